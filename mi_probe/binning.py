@@ -1,0 +1,198 @@
+"""Values to small integer codes: the edges of every variable, fitted once and then frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mi_probe.errors import BinningError, InputError, MergeError
+
+__all__ = ["MAX_BINS", "MISSING", "Binning", "BinningMethod", "auto_bins"]
+
+BinningMethod = Literal["equal_count", "equal_width"]
+
+MISSING = 255
+"""The code of a NaN or an infinity: it never lands in a bin."""
+
+MAX_BINS = 64
+"""Tables hold bins * bins cells a pair; beyond this, codes of one byte would still do but no sample would."""
+
+
+def auto_bins(n: int) -> int:
+    """Number of bins for one short sample: about four samples a cell at independence, at least 3 and at most 16.
+
+    Examples
+    --------
+    >>> auto_bins(94), auto_bins(768), auto_bins(10**6)
+    (5, 14, 16)
+    """
+    return int(np.clip(round(float(np.sqrt(n / 4))), 3, 16))
+
+
+def as_samples(x: ArrayLike, *, what: str = "x") -> NDArray[np.floating]:
+    """A 2-D float array, samples x variables, from anything array-like (a torch tensor on any device included)."""
+    if hasattr(x, "detach"):  # a torch tensor, without importing torch
+        x = x.detach().to("cpu")
+        if str(x.dtype) in ("torch.bfloat16", "torch.float16"):
+            x = x.float()
+        x = x.numpy()
+    array = np.asarray(x)
+    if array.ndim != 2:
+        raise InputError(f"{what} must be a 2-D array of samples x variables; got shape {array.shape}.")
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{what} must hold real numbers; got dtype {array.dtype}.")
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float32 if array.dtype == np.float16 else np.float64)
+    return array
+
+
+@dataclass(frozen=True, eq=False)
+class Binning:
+    """The inner edges of every variable. A value x gets the code ``number of edges <= x``.
+
+    Edges that would cut between equal values stay between different values, so ties are never split.
+
+    Parameters
+    ----------
+    edges : array, shape (variables, bins - 1), float64
+        Ascending inner edges, in the units of the data. ``inf`` marks an edge that no value reaches.
+    method : {"equal_count", "equal_width"}
+        How the edges were fitted; for the record only.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[0.0], [1.0], [2.0], [3.0], [4.0], [5.0]])
+    >>> binning = Binning.fit(x, method="equal_count", bins=3)
+    >>> binning.encode(x)[:, 0]
+    array([0, 0, 1, 1, 2, 2], dtype=uint8)
+    """
+
+    edges: NDArray[np.float64]
+    method: BinningMethod
+
+    def __post_init__(self) -> None:
+        edges = np.ascontiguousarray(self.edges, dtype=np.float64)
+        if edges.ndim != 2 or not 1 <= edges.shape[1] < MAX_BINS:
+            raise BinningError(
+                f"edges must have shape (variables, bins - 1) with 2 to {MAX_BINS} bins; got shape {edges.shape}."
+            )
+        if np.isnan(edges).any() or (edges[:, 1:] < edges[:, :-1]).any():
+            raise BinningError("edges must ascend within each variable and hold no NaN.")
+        edges.flags.writeable = False
+        object.__setattr__(self, "edges", edges)
+
+    @property
+    def variables(self) -> int:
+        """Number of variables."""
+        return self.edges.shape[0]
+
+    @property
+    def bins(self) -> int:
+        """Number of bins, the same for every variable."""
+        return self.edges.shape[1] + 1
+
+    def __repr__(self) -> str:
+        return f"Binning({self.variables} variables, {self.bins} bins, {self.method})"
+
+    @classmethod
+    def fit(cls, x: ArrayLike, *, method: BinningMethod = "equal_count", bins: int | Literal["auto"] = "auto") -> Binning:
+        """Fit the edges of every variable on a sample.
+
+        Parameters
+        ----------
+        x : array, shape (samples, variables)
+            Values that are not finite are left out, variable by variable.
+        method : {"equal_count", "equal_width"}
+            ``equal_count`` puts (nearly) the same number of samples into each bin, whatever the shape of the distribution.
+            ``equal_width`` cuts [minimum, maximum] into bins of one width: the edges of `numpy.histogram2d`.
+        bins : int or "auto"
+            2 to 64; "auto" is `auto_bins` of the number of samples.
+
+        Returns
+        -------
+        Binning
+            A variable without a finite value gets edges that no value reaches: one bin.
+
+        Raises
+        ------
+        BinningError
+            Unknown method, or a number of bins out of range.
+        InputError
+            `x` is not samples x variables.
+        """
+        x = as_samples(x)
+        if method not in get_args(BinningMethod):
+            raise BinningError(f"binning method {method!r} is not known; choose one of {get_args(BinningMethod)}.")
+        if bins == "auto":
+            bins = auto_bins(x.shape[0])
+        if not isinstance(bins, int | np.integer) or isinstance(bins, bool) or not 2 <= bins <= MAX_BINS:
+            raise BinningError(f"bins must be 'auto' or a whole number from 2 to {MAX_BINS}; got {bins!r}.")
+        bins = int(bins)
+        values = np.where(np.isfinite(x), x, np.nan).astype(np.float64, copy=False)
+        edges = np.full((x.shape[1], bins - 1), np.inf)
+        if x.shape[0] and x.shape[1]:
+            fitted = _equal_count(values, bins) if method == "equal_count" else _equal_width(values, bins)
+            edges = np.where(np.isnan(fitted), np.inf, fitted)
+        return cls(edges, method)
+
+    def encode(self, x: ArrayLike) -> NDArray[np.uint8]:
+        """Codes of new samples.
+
+        Parameters
+        ----------
+        x : array, shape (samples, variables)
+            float32 is compared as it is, without loss. Values beyond the outer edges fall into the outer bins.
+
+        Returns
+        -------
+        array, shape (samples, variables), uint8
+            0 to bins - 1, or `MISSING` where the value is NaN or infinite.
+
+        Raises
+        ------
+        InputError
+            `x` has another number of variables.
+        """
+        from mi_probe.kernels import encode
+
+        x = as_samples(x)
+        if x.shape[1] != self.variables:
+            raise InputError(f"the edges were fitted for {self.variables} variables; got an array of shape {x.shape}.")
+        return encode(x, self.edges)
+
+    def require_same(self, other: Binning) -> None:
+        """Raise `MergeError`, naming the first difference, unless both have the same edges."""
+        if self.edges.shape != other.edges.shape:
+            raise MergeError(f"binnings differ: {self!r} against {other!r}.")
+        different = np.argwhere(self.edges != other.edges)
+        if len(different):
+            v, k = different[0]
+            raise MergeError(
+                f"binnings differ: edge {k} of variable {v} is {self.edges[v, k]!r} against {other.edges[v, k]!r} "
+                f"({len(different)} edges differ in all). Fit one binning and use it for both."
+            )
+
+
+def _equal_count(values: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
+    ordered = np.sort(values, axis=0)  # NaN last
+    present = np.isfinite(ordered).sum(axis=0)
+    cuts = (np.arange(1, bins)[:, None] * present[None, :] + bins - 1) // bins  # ceil(k n / bins) samples below edge k
+    cuts = np.minimum(cuts, np.maximum(present - 1, 0))
+    # An edge is a value of the sample itself: float32 data are compared exactly, and equal values share a bin.
+    edges = np.take_along_axis(ordered, cuts, axis=0)
+    # A value that is also the minimum would leave the first bins empty; that is what ties must do.
+    return np.ascontiguousarray(edges.T)
+
+
+def _equal_width(values: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
+    missing = np.isnan(values)
+    low = np.where(missing, np.inf, values).min(axis=0)
+    high = np.where(missing, -np.inf, values).max(axis=0)
+    low, high = np.where(np.isfinite(low), low, np.nan), np.where(np.isfinite(high), high, np.nan)
+    same = low == high  # numpy.histogram2d widens a constant by one half each way
+    low, high = np.where(same, low - 0.5, low), np.where(same, high + 0.5, high)
+    return np.ascontiguousarray(np.linspace(low, high, bins + 1, axis=1)[:, 1:-1])

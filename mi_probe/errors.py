@@ -1,0 +1,82 @@
+"""The errors and the warning that mi_probe raises: one base class, a kind for each room."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BinningError",
+    "HookPointError",
+    "InputError",
+    "MIProbeError",
+    "MIProbeWarning",
+    "MergeError",
+    "ModelError",
+    "ProbeError",
+    "RoomError",
+    "StoreError",
+    "nearest",
+]
+
+
+class MIProbeError(Exception):
+    """Base class of every error that mi_probe raises on purpose.
+
+    Examples
+    --------
+    >>> import mi_probe
+    >>> try:
+    ...     mi_probe.pairwise([1.0, 2.0])
+    ... except mi_probe.MIProbeError as error:
+    ...     print(type(error).__name__)
+    InputError
+    """
+
+
+class InputError(MIProbeError):
+    """An array or a text has the wrong shape, type or content."""
+
+
+class BinningError(MIProbeError):
+    """Edges cannot be fitted or used as asked."""
+
+
+class MergeError(MIProbeError):
+    """Two counts describe different things and may not be added."""
+
+
+class ProbeError(MIProbeError):
+    """A probe has unknown keys or impossible values; the message lists all of them."""
+
+
+class HookPointError(MIProbeError):
+    """A hook point does not exist, a pattern matches nothing, or an activation is not one row a token."""
+
+
+class ModelError(MIProbeError):
+    """A model cannot be loaded."""
+
+
+class StoreError(MIProbeError):
+    """A file is missing, cut off, altered, or of another kind or version."""
+
+
+class RoomError(MIProbeError):
+    """A probe or a recipe cannot be found."""
+
+
+class MIProbeWarning(UserWarning):
+    """Something was left out of a measurement; the message says what and why."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """A hint such as ``; did you mean 'bins'?``, or an empty string when nothing is close.
+
+    Examples
+    --------
+    >>> nearest("bin", ["bins", "method"])
+    "; did you mean 'bins'?"
+    """
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
