@@ -120,12 +120,7 @@ def chance_level_of_pairs(rows: NDArray[np.integer], columns: NDArray[np.integer
     array, shape (pairs,), nats
         0 where a pair has no sample.
     """
-    chance = np.zeros(len(rows))
-    for p, (a, b) in enumerate(zip(rows, columns, strict=True)):
-        n = int(a.sum())
-        if n:
-            table = kernels.expected_xlogx(
-                a[a > 0].astype(np.int64), b[b > 0].astype(np.int64), n, series_from=SERIES_FROM
-            )
-            chance[p] = table.sum() / n
-    return chance
+    rows, columns = (np.ascontiguousarray(m, dtype=np.int64) for m in (rows, columns))
+    n = rows.sum(axis=1)
+    total = kernels.expected_of_pairs(rows, columns, series_from=SERIES_FROM)
+    return np.divide(total, n, out=np.zeros(len(rows)), where=n > 0)

@@ -7,9 +7,10 @@ from mi_probe.kernels.cpu import (
     PairSums,
     count_pairs,
     encode,
+    expected_of_pairs,
     expected_xlogx,
     pair_index,
     pair_sums,
 )
 
-__all__ = ["PairSums", "count_pairs", "encode", "expected_xlogx", "pair_index", "pair_sums"]
+__all__ = ["PairSums", "count_pairs", "encode", "expected_of_pairs", "expected_xlogx", "pair_index", "pair_sums"]

@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["PairSums", "count_pairs", "encode", "expected_xlogx", "pair_index", "pair_sums"]
+__all__ = ["PairSums", "count_pairs", "encode", "expected_of_pairs", "expected_xlogx", "pair_index", "pair_sums"]
 
 Floats = NDArray[np.floating]
 Counts = NDArray[np.integer]
@@ -318,16 +318,28 @@ def _series(n: float, a: float, b: float) -> float:
 
 
 @jit
+def _expected_one(n: int, a: int, b: int, series_from: float, small: Any) -> float:
+    if a == 0 or b == 0:
+        return 0.0
+    if float(a) * float(b) / n >= series_from:
+        return float(_series(float(n), float(a), float(b)))
+    return float(_excess(n, a, b, small))
+
+
+@jit
 def _expected(rows: Any, columns: Any, n: int, series_from: float, small: Any, first: int, last: int, out: Any) -> None:
     for i in range(first, last):
         for k in range(columns.shape[0]):
-            a, b = rows[i], columns[k]
-            if a == 0 or b == 0:
-                out[i, k] = 0.0
-            elif float(a) * float(b) / n >= series_from:
-                out[i, k] = _series(float(n), float(a), float(b))
-            else:
-                out[i, k] = _excess(n, a, b, small)
+            out[i, k] = _expected_one(n, rows[i], columns[k], series_from, small)
+
+
+@jit
+def _expected_of_pairs(rows: Any, columns: Any, series_from: float, small: Any, first: int, last: int, out: Any) -> None:
+    for p in range(first, last):
+        n = rows[p].sum()
+        for a in rows[p]:
+            for b in columns[p]:
+                out[p] += _expected_one(n, a, b, series_from, small)
 
 
 def expected_xlogx(
@@ -350,6 +362,21 @@ def expected_xlogx(
     threads = _threads(out.size * 50)
     _in_threads(
         lambda a, b: _expected(rows, columns, n, series_from, small, a, b, out),
+        _ranges(len(rows), np.ones_like, threads),
+        threads,
+    )
+    return out
+
+
+def expected_of_pairs(
+    rows: NDArray[np.int64], columns: NDArray[np.int64], *, series_from: float
+) -> NDArray[np.float64]:
+    """The sum of `expected_xlogx` over the cells of each pair, for pairs of different n: (pairs, bins) twice -> (pairs,)."""
+    out = np.zeros(len(rows))
+    small = _small_table()
+    threads = _threads(rows.size * rows.shape[1] * 50)
+    _in_threads(
+        lambda a, b: _expected_of_pairs(rows, columns, series_from, small, a, b, out),
         _ranges(len(rows), np.ones_like, threads),
         threads,
     )

@@ -1,0 +1,241 @@
+"""The sufficient statistic of all pairs: exact joint counts that add up over texts, batches, threads and machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mi_probe.binning import MISSING, Binning
+from mi_probe.errors import InputError, MergeError
+
+__all__ = ["JointCounts"]
+
+_BUFFER_ROWS = 4096
+_INT32_MAX = 2**31 - 1
+
+
+class JointCounts:
+    """Joint histograms of every pair of variables i < j, built incrementally.
+
+    Codes are buffered, so that many short texts cost what one long one does; every way of reading the counts empties the buffer
+    first. Cells are 32-bit until the number of samples could overflow them, then 64-bit.
+
+    Parameters
+    ----------
+    variables, bins : int
+        Shape of the tables.
+
+    Attributes
+    ----------
+    n : int
+        Samples seen.
+    missing : array, shape (variables,), int64
+        Samples whose value was NaN or infinite. They are left out of the pairs of that variable, and of no others.
+    margins : array, shape (variables, bins), int64
+        Counts of each variable over its own present samples.
+    tables : array, shape (pairs, bins, bins)
+        Joint counts in the order of ``numpy.triu_indices(variables, 1)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> counts = JointCounts(variables=2, bins=2)
+    >>> counts.update(np.array([[0, 0], [1, 1], [1, 0]], dtype=np.uint8))
+    >>> counts.tables[0]
+    array([[1, 0],
+           [1, 1]], dtype=int32)
+    >>> counts += counts.copy()
+    >>> counts.n
+    6
+    """
+
+    def __init__(self, variables: int, bins: int) -> None:
+        self.variables = variables
+        self.bins = bins
+        self._n = 0
+        self._missing = np.zeros(variables, dtype=np.int64)
+        self._margins = np.zeros((variables, bins), dtype=np.int64)
+        self._tables: NDArray[np.integer] = np.zeros((self.pairs, bins, bins), dtype=np.int32)
+        self._buffer = np.empty((_BUFFER_ROWS, variables), dtype=np.uint8)
+        self._buffered = 0
+
+    @classmethod
+    def from_codes(cls, codes: NDArray[np.uint8], bins: int) -> JointCounts:
+        """Counts of one array of codes, shape (samples, variables).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> JointCounts.from_codes(np.zeros((4, 3), dtype=np.uint8), bins=2)
+        JointCounts(3 variables, 2 bins, 4 samples)
+        """
+        counts = cls(codes.shape[1], bins)
+        counts.update(codes)
+        return counts
+
+    @classmethod
+    def from_arrays(
+        cls, n: int, missing: NDArray[np.integer], margins: NDArray[np.integer], tables: NDArray[np.integer]
+    ) -> JointCounts:
+        """Rebuild counts from their arrays, as a file stores them.
+
+        Raises
+        ------
+        InputError
+            The arrays contradict each other: shapes, negative counts, or margins that do not add up.
+        """
+        counts = cls(margins.shape[0], margins.shape[1])
+        if missing.shape != counts._missing.shape or tables.shape != counts._tables.shape:
+            raise InputError(
+                f"counts of {counts.variables} variables and {counts.bins} bins need missing {counts._missing.shape} and "
+                f"tables {counts._tables.shape}; got {missing.shape} and {tables.shape}."
+            )
+        if min(n, *(int(a.min(initial=0)) for a in (missing, margins, tables))) < 0:
+            raise InputError("counts must not be negative.")
+        if (margins.sum(axis=1) + missing != n).any():
+            raise InputError("margins and missing samples do not add up to the number of samples.")
+        for start, i, block in _rows_of(counts.variables):
+            part = tables[start : start + block]
+            if (part.sum(axis=2) > margins[i]).any() or (part.sum(axis=1) > margins[i + 1 :]).any():
+                raise InputError(f"the tables of variable {i} hold more samples than its margins.")
+        counts._n = int(n)
+        counts._missing[:] = missing
+        counts._margins[:] = margins
+        counts._tables = np.array(tables, dtype=np.int64 if n > _INT32_MAX else np.int32)
+        return counts
+
+    def __repr__(self) -> str:
+        return f"JointCounts({self.variables} variables, {self.bins} bins, {self.n:,} samples)"
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs i < j."""
+        return self.variables * (self.variables - 1) // 2
+
+    @property
+    def n(self) -> int:
+        """Samples seen."""
+        return self._n
+
+    @property
+    def missing(self) -> NDArray[np.int64]:
+        """Samples left out of each variable, shape (variables,)."""
+        self._flush()
+        return self._missing
+
+    @property
+    def margins(self) -> NDArray[np.int64]:
+        """Counts of each variable over its own samples, shape (variables, bins)."""
+        self._flush()
+        return self._margins
+
+    @property
+    def tables(self) -> NDArray[np.integer]:
+        """Joint counts, shape (pairs, bins, bins)."""
+        self._flush()
+        return self._tables
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: tables, margins and buffer."""
+        return self._tables.nbytes + self._margins.nbytes + self._missing.nbytes + self._buffer.nbytes
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, JointCounts):
+            return NotImplemented
+        return (
+            (self.n, self.variables, self.bins) == (other.n, other.variables, other.bins)
+            and np.array_equal(self.missing, other.missing)
+            and np.array_equal(self.margins, other.margins)
+            and np.array_equal(self.tables, other.tables)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def update(self, codes: NDArray[np.uint8]) -> None:
+        """Count more samples.
+
+        Parameters
+        ----------
+        codes : array, shape (samples, variables), uint8
+            0 to bins - 1, or `mi_probe.binning.MISSING`.
+
+        Raises
+        ------
+        InputError
+            Wrong shape, wrong dtype, or a code that is neither a bin nor missing. Nothing is counted then.
+        """
+        if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != self.variables:
+            raise InputError(
+                f"codes must be uint8 of shape (samples, {self.variables}); got {codes.dtype} of shape {codes.shape}."
+            )
+        wrong = (codes >= self.bins) & (codes != MISSING)
+        if wrong.any():
+            raise InputError(
+                f"codes must be 0 to {self.bins - 1}, or {MISSING} for a missing value; got {int(codes[wrong][0])}."
+            )
+        start = 0
+        while start < len(codes):
+            take = min(len(codes) - start, _BUFFER_ROWS - self._buffered)
+            self._buffer[self._buffered : self._buffered + take] = codes[start : start + take]
+            self._buffered += take
+            self._n += take
+            start += take
+            if self._buffered == _BUFFER_ROWS:
+                self._flush()
+
+    def __iadd__(self, other: JointCounts) -> JointCounts:
+        """Add another set of counts; everything is checked before anything changes.
+
+        Raises
+        ------
+        MergeError
+            Another number of variables or bins.
+        """
+        for what in ("variables", "bins"):
+            mine, theirs = getattr(self, what), getattr(other, what)
+            if mine != theirs:
+                raise MergeError(f"counts differ: {mine} {what} against {theirs}.")
+        tables, margins, missing = other.tables, other.margins, other.missing
+        self._flush()
+        n = self._n + other.n
+        if n > _INT32_MAX and self._tables.dtype == np.int32:
+            self._tables = self._tables.astype(np.int64)
+        self._tables += tables
+        self._margins += margins
+        self._missing += missing
+        self._n = n
+        return self
+
+    def copy(self) -> JointCounts:
+        """An independent copy."""
+        twin = JointCounts(self.variables, self.bins)
+        twin += self
+        return twin
+
+    def _flush(self) -> None:
+        if self._buffered == 0:
+            return
+        from mi_probe import kernels
+
+        codes, self._buffered = self._buffer[: self._buffered], 0
+        if self._n > _INT32_MAX and self._tables.dtype == np.int32:
+            self._tables = self._tables.astype(np.int64)
+        kernels.count_pairs(codes, self._tables)
+        for b in range(self.bins):
+            self._margins[:, b] += np.count_nonzero(codes == b, axis=0)
+        self._missing += np.count_nonzero(codes == MISSING, axis=0)
+
+
+def _rows_of(variables: int) -> Iterator[tuple[int, int, int]]:
+    """(first pair, variable i, number of pairs) of each variable i as the first of its pairs."""
+    start = 0
+    for i in range(variables - 1):
+        yield start, i, variables - 1 - i
+        start += variables - 1 - i

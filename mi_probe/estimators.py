@@ -1,0 +1,183 @@
+"""Counts to nats: entropies, mutual information, chance level and corrections. Pure functions of `JointCounts`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mi_probe import kernels
+from mi_probe.chance import chance_level, chance_level_of_pairs
+from mi_probe.counts import JointCounts
+from mi_probe.errors import InputError
+
+__all__ = ["Correction", "Estimate", "adjust", "check_correction", "entropy", "estimate"]
+
+Correction = Literal["adjusted", "none", "miller_madow"]
+
+_BLOCK = 65_536
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """Estimates of every pair i < j, in nats and float64, in the order of ``numpy.triu_indices(variables, 1)``.
+
+    Attributes
+    ----------
+    mi : array, shape (pairs,)
+        The corrected value; may be slightly negative, and is never clipped.
+    raw : array, shape (pairs,)
+        The plug-in value.
+    chance : array, shape (pairs,)
+        Mean of the plug-in value over all pairings of the same margins.
+    joint_entropy : array, shape (pairs,)
+        Plug-in joint entropy.
+    n : array, shape (pairs,), int64
+        Samples in which both variables are present.
+    entropy : array, shape (variables,)
+        Plug-in entropy of each variable over its own samples.
+    self_chance : array, shape (variables,)
+        Chance level of each variable against a shuffled copy of itself.
+    """
+
+    mi: NDArray[np.float64]
+    raw: NDArray[np.float64]
+    chance: NDArray[np.float64]
+    joint_entropy: NDArray[np.float64]
+    n: NDArray[np.int64]
+    entropy: NDArray[np.float64]
+    self_chance: NDArray[np.float64]
+
+
+def check_correction(correction: str) -> None:
+    """Raise `InputError` unless `correction` is one of the known ones."""
+    if correction not in get_args(Correction):
+        raise InputError(f"correction {correction!r} is not known; choose one of {get_args(Correction)}.")
+
+
+def entropy(margins: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Plug-in entropy of each row of counts, -sum p ln p, in nats.
+
+    Parameters
+    ----------
+    margins : array, shape (variables, bins)
+
+    Returns
+    -------
+    array, shape (variables,)
+        NaN for a row without samples.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> entropy(np.array([[2, 2], [4, 0]])).round(4)
+    array([0.6931, 0.    ])
+    """
+    from scipy.stats import entropy as scipy_entropy
+
+    with np.errstate(invalid="ignore"):
+        return np.asarray(scipy_entropy(margins, axis=1), dtype=np.float64)
+
+
+def adjust(
+    raw: NDArray[np.float64], chance: NDArray[np.float64], smallest_entropy: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Remove the chance level so that 0 is expected at independence and the entropy is kept at functional dependence.
+
+        adjusted = (raw - chance) * H / (H - chance),     H = min(H_x, H_y)
+
+    This is the adjusted mutual information of Vinh, Epps and Bailey (2010), times H, so that it stays in nats. Where even a
+    random pairing reaches H (hardly more samples than bins, or a constant variable), nothing can be told from chance: 0.
+
+    Parameters
+    ----------
+    raw, chance, smallest_entropy : arrays of one shape, nats
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> adjust(np.array([0.1, 1.6]), np.array([0.1, 0.1]), np.array([1.6, 1.6]))
+    array([0. , 1.6])
+    """
+    room = smallest_entropy - chance
+    told = room > 1e-9
+    scale = np.divide(smallest_entropy, room, out=np.zeros_like(room), where=told)
+    adjusted = (raw - chance) * scale
+    return np.where(np.isnan(raw), np.nan, adjusted)
+
+
+def estimate(counts: JointCounts, *, correction: Correction = "adjusted") -> Estimate:
+    """Estimate the mutual information of every pair from its joint counts.
+
+    Parameters
+    ----------
+    counts : JointCounts
+    correction : {"adjusted", "none", "miller_madow"}
+        What `Estimate.mi` holds: the chance-adjusted value (`adjust`), the plug-in value, or the plug-in value plus
+        (K_x + K_y - K_xy - 1) / (2N) with K the numbers of occupied bins and cells (Miller 1955).
+
+    Returns
+    -------
+    Estimate
+        A pair without a sample is NaN; a pair with a constant variable is 0.
+
+    Raises
+    ------
+    InputError
+        Unknown correction.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> codes = np.array([[0, 0], [1, 1]] * 50, dtype=np.uint8)
+    >>> estimate(JointCounts.from_codes(codes, bins=2)).mi.round(4)  # two copies share their entropy, ln 2
+    array([0.6931])
+    """
+    check_correction(correction)
+    sums = kernels.pair_sums(counts.tables)
+    n = sums.n.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_n = np.log(n)
+        h_row, h_column, h_joint = (log_n - s / n for s in (sums.row, sums.column, sums.joint))
+        raw = h_row + h_column - h_joint
+    # A constant variable shares nothing; rounding must not say otherwise.
+    constant = (sums.occupied[:, 1] == 1) | (sums.occupied[:, 2] == 1)
+    raw[constant] = 0.0
+
+    level, self_chance = _chance(counts, sums.n)
+    if correction == "none":
+        mi = raw
+    elif correction == "miller_madow":
+        joint, rows, columns = sums.occupied.T.astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mi = raw + (rows + columns - joint - 1) / (2 * n)
+    else:
+        mi = adjust(raw, level, np.minimum(h_row, h_column))
+    return Estimate(mi, raw, level, h_joint, sums.n, entropy(counts.margins), self_chance)
+
+
+def _chance(counts: JointCounts, n: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Chance levels of the pairs and of each variable with itself; pairs with a missing value take their own margins."""
+    variables = counts.variables
+    first, second = np.triu_indices(variables, 1)
+    gaps = counts.missing > 0
+    level = np.full(counts.pairs, np.nan)
+    self_chance = np.full(variables, np.nan)
+    whole = np.flatnonzero(~gaps)
+    if counts.n and len(whole):
+        square = chance_level(counts.margins[whole])
+        place = np.full(variables, -1)
+        place[whole] = np.arange(len(whole))
+        both = ~gaps[first] & ~gaps[second]
+        level[both] = square[place[first[both]], place[second[both]]]
+        self_chance[whole] = np.diagonal(square)
+    broken = np.flatnonzero((gaps[first] | gaps[second]) & (n > 0))
+    for start in range(0, len(broken), _BLOCK):
+        part = broken[start : start + _BLOCK]
+        tables = counts.tables[part]
+        level[part] = chance_level_of_pairs(tables.sum(axis=2), tables.sum(axis=1))
+    margins = counts.margins[gaps]
+    self_chance[gaps] = np.where(margins.sum(axis=1) > 0, chance_level_of_pairs(margins, margins), np.nan)
+    return level, self_chance

@@ -1,0 +1,212 @@
+"""What to measure, as data: which hook points, which tokens, how to bin. Reads and writes TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from mi_probe.binning import MAX_BINS, BinningMethod
+from mi_probe.errors import ProbeError, nearest
+from mi_probe.rooms import find, read_text
+
+__all__ = ["CORPUS_BINS", "NAMED_SETS", "Probe", "load_probe"]
+
+CORPUS_BINS = 8
+"""What ``bins = "auto"`` means once `calibration_tokens` rows have been seen: a stream that goes on, with tables of 64 cells."""
+
+NAMED_SETS: dict[str, str] = {
+    "hidden_states": "what Hugging Face's output_hidden_states returns: before each block, and after the final layer norm",
+    "resid_pre": "the residual stream before each block",
+    "resid_mid": "the residual stream between attention and MLP of each block",
+    "resid_post": "the residual stream after each block",
+    "attn_out": "what the attention of each block adds",
+    "mlp_out": "what the MLP of each block adds",
+    "embed": "the token embedding, without positions",
+}
+"""The named sets of hook points, with what they are."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What to measure. Equal probes measure the same; a probe is a value and holds no state.
+
+    Parameters
+    ----------
+    hooks : str or sequence of str
+        A named set (`NAMED_SETS`), names of hook points, or patterns such as ``"blocks.*.hook_attn_out"``.
+    layers : sequence of int, optional
+        Only these members of the sets or patterns, by index; -1 is the last. All, by default.
+    skip_first : int
+        Leave out this many tokens at the start of each text: the first position carries massive activations.
+    skip_special : bool
+        Leave out the tokenizer's special tokens (BOS, EOS, padding) wherever they stand. Padding is left out in any case.
+    method : {"equal_count", "equal_width"}
+        How values are binned.
+    bins : int or "auto"
+        Bins of each variable. "auto": by the number of tokens for a short text (5 at 94), 8 for a stream that is longer than
+        `calibration_tokens`.
+    calibration_tokens : int
+        The edges are fitted on this many tokens, the first ones, and frozen; a shorter text is used whole.
+    about : str
+        One line that says what the probe is for; it changes nothing.
+
+    Raises
+    ------
+    ProbeError
+        Lists every impossible value at once.
+
+    Examples
+    --------
+    >>> probe = Probe(hooks="resid_post", layers=[0, -1], bins=8)
+    >>> probe.layers
+    (0, -1)
+    >>> Probe.from_toml(probe.to_toml()) == probe
+    True
+    """
+
+    hooks: str | tuple[str, ...] = "hidden_states"
+    layers: tuple[int, ...] | None = None
+    skip_first: int = 1
+    skip_special: bool = True
+    method: BinningMethod = "equal_count"
+    bins: int | Literal["auto"] = "auto"
+    calibration_tokens: int = 4096
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not isinstance(self.hooks, str):
+            try:
+                object.__setattr__(self, "hooks", tuple(self.hooks))
+            except TypeError:
+                problems.append(f"hooks must be a string or a list of strings; got {self.hooks!r}")
+        if self.layers is not None:
+            layers = (self.layers,) if isinstance(self.layers, int) else self.layers
+            try:
+                object.__setattr__(self, "layers", tuple(layers))
+            except TypeError:
+                problems.append(f"layers must be a list of whole numbers; got {self.layers!r}")
+        problems += _problems(self)
+        if problems:
+            raise ProbeError("this probe cannot be used:\n" + "\n".join(f"  - {p}" for p in problems))
+
+    @classmethod
+    def from_toml(cls, text: str, *, where: str = "the text") -> Probe:
+        """Read a probe from TOML.
+
+        Raises
+        ------
+        ProbeError
+            The text is not TOML, or has unknown keys or impossible values; all of them are listed.
+
+        Examples
+        --------
+        >>> Probe.from_toml('hooks = "mlp_out"').hooks
+        'mlp_out'
+        """
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ProbeError(f"{where} is not TOML: {error}") from error
+        values, problems = {}, []
+        for section, keys in _SECTIONS.items():
+            part = table if section == "" else table.get(section, {})
+            if not isinstance(part, dict):
+                problems.append(f"[{section}] must be a table; got {part!r}")
+                continue
+            for key, value in part.items():
+                if section == "" and key in _SECTIONS:
+                    continue
+                if key in keys:
+                    values[key] = value
+                else:
+                    known = [*keys, *(s for s in _SECTIONS if s and not section)]
+                    place = f"[{section}] " if section else ""
+                    problems.append(f"{place}key '{key}' is not known{nearest(key, known) or f'; known are {known}'}")
+        try:
+            probe = cls(**values)
+        except ProbeError as error:
+            problems += [line.removeprefix("  - ") for line in str(error).splitlines()[1:]]
+        if problems:
+            raise ProbeError(f"{where} is not a valid probe:\n" + "\n".join(f"  - {p}" for p in problems))
+        return probe
+
+    def to_toml(self) -> str:
+        """Write the probe as TOML, every value spelled out."""
+        import tomli_w
+
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        table: dict[str, Any] = {}
+        for section, keys in _SECTIONS.items():
+            part = {k: values[k] for k in keys if values[k] is not None}
+            table.update(part if section == "" else {section: part})
+        return tomli_w.dumps(table)
+
+
+_SECTIONS: dict[str, tuple[str, ...]] = {
+    "": ("about", "hooks", "layers"),
+    "tokens": ("skip_first", "skip_special"),
+    "binning": ("method", "bins", "calibration_tokens"),
+}
+assert {k for keys in _SECTIONS.values() for k in keys} == {f.name for f in fields(Probe)}
+
+
+def _whole(value: object, least: int, most: float = float("inf")) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _problems(probe: Probe) -> list[str]:
+    hooks = (probe.hooks,) if isinstance(probe.hooks, str) else probe.hooks
+    methods = get_args(BinningMethod)
+    checks = [
+        (
+            isinstance(hooks, tuple) and bool(hooks) and all(isinstance(h, str) and h for h in hooks),
+            f"hooks must be a name or a list of names; got {probe.hooks!r}",
+        ),
+        (
+            probe.layers is None or (bool(probe.layers) and all(_whole(i, -(2**31)) for i in probe.layers)),
+            f"layers must be a list of whole numbers; got {probe.layers!r}",
+        ),
+        (_whole(probe.skip_first, 0), f"skip_first must be a whole number from 0; got {probe.skip_first!r}"),
+        (isinstance(probe.skip_special, bool), f"skip_special must be true or false; got {probe.skip_special!r}"),
+        (
+            probe.method in methods,
+            f"method must be one of {methods}; got {probe.method!r}{nearest(str(probe.method), methods)}",
+        ),
+        (
+            probe.bins == "auto" or _whole(probe.bins, 2, MAX_BINS),
+            f"bins must be 'auto' or a whole number from 2 to {MAX_BINS}; got {probe.bins!r}",
+        ),
+        (
+            _whole(probe.calibration_tokens, 2),
+            f"calibration_tokens must be a whole number from 2; got {probe.calibration_tokens!r}",
+        ),
+        (isinstance(probe.about, str), f"about must be text; got {probe.about!r}"),
+    ]
+    return [message for good, message in checks if not good]
+
+
+def load_probe(name: str | Path) -> Probe:
+    """A probe by the name of a ready-made one, or from a TOML file.
+
+    Parameters
+    ----------
+    name : str or path
+        ``"dimension_pairs"`` (``mi-probe ls`` lists all), or a path that ends in ``.toml``.
+
+    Raises
+    ------
+    RoomError
+        There is no such probe or file.
+    ProbeError
+        The file is not a valid probe.
+
+    Examples
+    --------
+    >>> load_probe("dimension_pairs").hooks
+    'hidden_states'
+    """
+    path = find("probes", str(name))
+    return Probe.from_toml(read_text(path), where=str(path))

@@ -1,0 +1,125 @@
+"""Files: safetensors with a JSON header that says what the file is. No pickle, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mi_probe.errors import StoreError
+
+__all__ = ["read", "write"]
+
+_KEY = "mi_probe"
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def _digest(header: dict[str, Any], arrays: Arrays) -> str:
+    digest = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def write(path: str | os.PathLike[str], schema: str, header: dict[str, Any], arrays: Arrays) -> None:
+    """Write arrays and a header, through a temporary file beside the target that is renamed at the end.
+
+    Parameters
+    ----------
+    path : path
+    schema : str
+        Kind and version, such as ``"result/1"``.
+    header : dict
+        Anything JSON can hold.
+    arrays : dict of name -> array
+
+    Raises
+    ------
+    StoreError
+        The file cannot be written; what was there before is kept.
+    """
+    from safetensors.numpy import save
+
+    from mi_probe import __version__
+
+    path = Path(path)
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    full = {"schema": schema, "writer": __version__, **header}
+    full["digest"] = _digest(full, arrays)
+    data = save(arrays, metadata={_KEY: json.dumps(full)})
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, 0o666 & ~_umask())
+                os.replace(file.name, path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}.") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def read(path: str | os.PathLike[str], kind: str, version: int) -> tuple[dict[str, Any], Arrays]:
+    """Read a file written by `write`, after checking that it is whole and of this kind and version.
+
+    Parameters
+    ----------
+    path : path
+    kind : str
+        ``"result"`` or ``"state"``.
+    version : int
+        The newest version that the caller understands.
+
+    Returns
+    -------
+    header : dict
+    arrays : dict of name -> array
+
+    Raises
+    ------
+    StoreError
+        Missing, cut off, altered, not of mi_probe, of another kind, or of a newer version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise StoreError(f"there is no file {path}.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        header = json.loads(metadata[_KEY]) if _KEY in metadata else None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise StoreError(f"{path} is cut off, altered, or not a file of mi_probe ({error}).") from error
+    if not isinstance(header, dict) or not isinstance(header.get("schema"), str):
+        raise StoreError(f"{path} holds tensors, but was not written by mi_probe.")
+    found, _, number = header["schema"].partition("/")
+    if found != kind:
+        raise StoreError(f"{path} holds a {found} of mi_probe; a {kind} was asked for.")
+    if number != str(version):
+        raise StoreError(
+            f"{path} has schema {header['schema']}, written by mi_probe {header.get('writer')}; this one reads {kind}/{version}."
+        )
+    digest = header.pop("digest", None)
+    if digest != _digest(header, arrays):
+        raise StoreError(f"{path} was altered after it was written: its digest does not fit its content.")
+    return header, arrays
