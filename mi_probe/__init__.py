@@ -1,0 +1,87 @@
+"""How much information do the hidden units of a language model share?
+
+>>> import mi_probe
+>>> model = mi_probe.load_model("coffee-gpt2")
+>>> with mi_probe.attach(model, "dimension_pairs") as probe:
+...     _ = model(mi_probe.sample_text())
+>>> result = probe.estimate()
+>>> result["hidden_states.0"]
+PairwiseMI(128 variables, 8,128 pairs, 117 samples, 5 equal_count bins, adjusted)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mi_probe import corpus, errors, estimators, hooks, plots
+    from mi_probe.accumulation import accumulate
+    from mi_probe.binning import Binning
+    from mi_probe.corpus import documents, sample_text
+    from mi_probe.counts import JointCounts
+    from mi_probe.errors import MIProbeError, MIProbeWarning
+    from mi_probe.hooks import attach
+    from mi_probe.models import load_model
+    from mi_probe.probe import Probe, load_probe
+    from mi_probe.result import MIResult, PairwiseMI, pairwise
+    from mi_probe.state import ProbeState
+
+# Names are fetched when first used: importing mi_probe costs milliseconds, and torch is not among them.
+_HOME = {
+    "Binning": "binning",
+    "JointCounts": "counts",
+    "MIProbeError": "errors",
+    "MIProbeWarning": "errors",
+    "MIResult": "result",
+    "PairwiseMI": "result",
+    "Probe": "probe",
+    "ProbeState": "state",
+    "accumulate": "accumulation",
+    "attach": "hooks",
+    "documents": "corpus",
+    "load_model": "models",
+    "load_probe": "probe",
+    "pairwise": "result",
+    "sample_text": "corpus",
+}
+_MODULES = ("corpus", "errors", "estimators", "hooks", "plots")
+
+__all__ = [
+    "Binning",
+    "JointCounts",
+    "MIProbeError",
+    "MIProbeWarning",
+    "MIResult",
+    "PairwiseMI",
+    "Probe",
+    "ProbeState",
+    "accumulate",
+    "attach",
+    "corpus",
+    "documents",
+    "errors",
+    "estimators",
+    "hooks",
+    "load_model",
+    "load_probe",
+    "pairwise",
+    "plots",
+    "sample_text",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"mi_probe.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f"mi_probe.{name}")
+    raise AttributeError(f"module 'mi_probe' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

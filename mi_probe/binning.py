@@ -77,9 +77,7 @@ class Binning:
     def __post_init__(self) -> None:
         edges = np.ascontiguousarray(self.edges, dtype=np.float64)
         if edges.ndim != 2 or not 1 <= edges.shape[1] < MAX_BINS:
-            raise BinningError(
-                f"edges must have shape (variables, bins - 1) with 2 to {MAX_BINS} bins; got shape {edges.shape}."
-            )
+            raise BinningError(f"edges must have shape (variables, bins - 1) with 2 to {MAX_BINS} bins; got shape {edges.shape}.")
         if np.isnan(edges).any() or (edges[:, 1:] < edges[:, :-1]).any():
             raise BinningError("edges must ascend within each variable and hold no NaN.")
         edges.flags.writeable = False

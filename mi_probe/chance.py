@@ -83,9 +83,7 @@ def chance_level(margins: NDArray[np.integer]) -> NDArray[np.float64]:
 def _closed_form(margins: NDArray[np.int64], n: int) -> NDArray[np.float64]:
     occupied = margins > 0
     ratio = np.where(occupied, n / np.maximum(margins, 1), 0.0)
-    power_sums = np.stack(
-        [np.ones(len(margins)), occupied.sum(axis=1), *(np.sum(ratio**k, axis=1) for k in (1, 2, 3))], axis=1
-    )
+    power_sums = np.stack([np.ones(len(margins)), occupied.sum(axis=1), *(np.sum(ratio**k, axis=1) for k in (1, 2, 3))], axis=1)
     coefficients = np.tensordot((1.0 / n) ** np.arange(4), _ORDERS, axes=1)
     return np.asarray(power_sums @ coefficients @ power_sums.T / n)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.binning import MISSING, Binning
+from mi_probe.binning import MISSING
 from mi_probe.errors import InputError, MergeError
 
 __all__ = ["JointCounts"]
@@ -177,9 +177,7 @@ class JointCounts:
             )
         wrong = (codes >= self.bins) & (codes != MISSING)
         if wrong.any():
-            raise InputError(
-                f"codes must be 0 to {self.bins - 1}, or {MISSING} for a missing value; got {int(codes[wrong][0])}."
-            )
+            raise InputError(f"codes must be 0 to {self.bins - 1}, or {MISSING} for a missing value; got {int(codes[wrong][0])}.")
         start = 0
         while start < len(codes):
             take = min(len(codes) - start, _BUFFER_ROWS - self._buffered)

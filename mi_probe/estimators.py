@@ -81,9 +81,7 @@ def entropy(margins: NDArray[np.integer]) -> NDArray[np.float64]:
         return np.asarray(scipy_entropy(margins, axis=1), dtype=np.float64)
 
 
-def adjust(
-    raw: NDArray[np.float64], chance: NDArray[np.float64], smallest_entropy: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def adjust(raw: NDArray[np.float64], chance: NDArray[np.float64], smallest_entropy: NDArray[np.float64]) -> NDArray[np.float64]:
     """Remove the chance level so that 0 is expected at independence and the entropy is kept at functional dependence.
 
         adjusted = (raw - chance) * H / (H - chance),     H = min(H_x, H_y)

@@ -55,6 +55,10 @@ class PointStream:
             return self._counts.variables
         return self._waiting[0].shape[1] if self._waiting else None
 
+    def rows(self) -> Rows:
+        """The rows that wait for the calibration to be complete, shape (rows, variables)."""
+        return np.concatenate(self._waiting)
+
     def prepare(self, rows: Rows) -> NDArray[Any]:
         """Reduce an activation to what `commit` needs: codes once the edges are frozen, its own copy of the rows before."""
         if self.binning is not None:
@@ -88,7 +92,7 @@ class PointStream:
         return self._fitted()
 
     def _fitted(self) -> tuple[Binning, JointCounts]:
-        rows = np.concatenate(self._waiting)
+        rows = self.rows()
         bins = self.probe.bins
         if bins == "auto":
             bins = CORPUS_BINS if len(rows) >= self.probe.calibration_tokens else auto_bins(len(rows))

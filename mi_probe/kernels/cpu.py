@@ -88,9 +88,7 @@ def encode(x: Floats, edges: NDArray[np.float64]) -> NDArray[np.uint8]:
     x = np.ascontiguousarray(x)
     by_edge = np.ascontiguousarray(edges.T)
     threads = _threads(x.size * edges.shape[1] / 8)
-    _in_threads(
-        lambda a, b: _encode(x[a:b], by_edge, 255, codes[a:b]), _ranges(len(x), np.ones_like, threads), threads
-    )
+    _in_threads(lambda a, b: _encode(x[a:b], by_edge, 255, codes[a:b]), _ranges(len(x), np.ones_like, threads), threads)
     return codes
 
 
@@ -248,14 +246,10 @@ def _small_table() -> NDArray[np.float64]:
 def pair_sums(tables: Counts) -> PairSums:
     """Read every table once: (pairs, bins, bins) -> `PairSums`, in float64."""
     pairs = tables.shape[0]
-    sums = PairSums(
-        np.zeros(pairs), np.zeros(pairs), np.zeros(pairs), np.zeros(pairs, np.int64), np.zeros((pairs, 3), np.int32)
-    )
+    sums = PairSums(np.zeros(pairs), np.zeros(pairs), np.zeros(pairs), np.zeros(pairs, np.int64), np.zeros((pairs, 3), np.int32))
     small = _small_table()
     threads = _threads(tables.size)
-    _in_threads(
-        lambda a, b: _pair_sums(tables, small, a, b, *sums), _ranges(pairs, np.ones_like, threads), threads
-    )
+    _in_threads(lambda a, b: _pair_sums(tables, small, a, b, *sums), _ranges(pairs, np.ones_like, threads), threads)
     return sums
 
 
@@ -304,13 +298,7 @@ def _series(n: float, a: float, b: float) -> float:
     third = (
         -(1 - p)
         * (1 - q)
-        * (
-            (p * p * p + p * p + p) * (q * q * q + q * q + q)
-            + (p * p * p + p * p)
-            + (q * q * q + q * q)
-            + 11 * (p + q)
-            - 19
-        )
+        * ((p * p * p + p * p + p) * (q * q * q + q * q + q) + (p * p * p + p * p) + (q * q * q + q * q) + 11 * (p + q) - 19)
         * (u * v) ** 3
         / 120
     )
@@ -342,9 +330,7 @@ def _expected_of_pairs(rows: Any, columns: Any, series_from: float, small: Any, 
                 out[p] += _expected_one(n, a, b, series_from, small)
 
 
-def expected_xlogx(
-    rows: NDArray[np.int64], columns: NDArray[np.int64], n: int, *, series_from: float
-) -> NDArray[np.float64]:
+def expected_xlogx(rows: NDArray[np.int64], columns: NDArray[np.int64], n: int, *, series_from: float) -> NDArray[np.float64]:
     """E[X ln X] - m ln m, m = ab/n, for X hypergeometric: n samples, margins a and b paired at random.
 
     Parameters
@@ -368,9 +354,7 @@ def expected_xlogx(
     return out
 
 
-def expected_of_pairs(
-    rows: NDArray[np.int64], columns: NDArray[np.int64], *, series_from: float
-) -> NDArray[np.float64]:
+def expected_of_pairs(rows: NDArray[np.int64], columns: NDArray[np.int64], *, series_from: float) -> NDArray[np.float64]:
     """The sum of `expected_xlogx` over the cells of each pair, for pairs of different n: (pairs, bins) twice -> (pairs,)."""
     out = np.zeros(len(rows))
     small = _small_table()

@@ -1,0 +1,129 @@
+"""A stream of texts through a model, with a probe attached and a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mi_probe.corpus import Document, batches
+from mi_probe.errors import InputError, nearest
+from mi_probe.hooks import AttachedProbe, attach, resolve
+from mi_probe.probe import Probe, load_probe
+
+__all__ = ["accumulate", "sample_activations"]
+
+
+def accumulate(
+    model: Any,
+    texts: Iterable[Document | str],
+    probe: Probe | str | Path = "dimension_pairs",
+    *,
+    batch_size: int = 8,
+    progress: bool = False,
+) -> AttachedProbe:
+    """Run texts through a model and count what the probe asks for.
+
+    Long texts are cut into windows of the model's context, each token counted once; nothing is cached, so memory does not grow.
+
+    Parameters
+    ----------
+    model : TransformerBridge
+    texts : strings or `mi_probe.corpus.Document`
+    probe : Probe, str or path
+    batch_size : int
+        Windows that run together. It changes the speed, not the counts.
+    progress : bool
+        Show a progress bar of tokens on standard error once a run takes longer than two seconds.
+
+    Returns
+    -------
+    AttachedProbe
+        Already detached, with its counts.
+
+    Raises
+    ------
+    InputError
+        A text without a token.
+    HookPointError
+        The model lacks a hook point of the probe.
+
+    Examples
+    --------
+    >>> import mi_probe
+    >>> model = mi_probe.load_model("coffee-gpt2")
+    >>> probe = mi_probe.accumulate(model, ["A cup of coffee.", "A pot of tea."])
+    >>> probe.tokens_seen
+    10
+    """
+    import torch
+    from tqdm import tqdm
+
+    with (
+        attach(model, probe) as attached,
+        torch.inference_mode(),
+        tqdm(unit=" tokens", unit_scale=True, delay=2.0, disable=not progress) as bar,
+    ):
+        for tokens in batches(texts, model, batch_size=batch_size):
+            before = attached.tokens_seen
+            model(tokens.to(model.cfg.device), return_type=None)
+            bar.update(attached.tokens_seen - before)
+    return attached
+
+
+def sample_activations(
+    model: Any,
+    texts: Iterable[Document | str],
+    point: str,
+    probe: Probe | str | Path = "dimension_pairs",
+    *,
+    max_tokens: int = 2000,
+) -> NDArray[np.floating]:
+    """The activations themselves of one hook point, for the first tokens that a probe would count: to look at, not to accumulate.
+
+    Parameters
+    ----------
+    model : TransformerBridge
+    texts : strings or `mi_probe.corpus.Document`
+    point : str
+        A hook point as results name it, such as ``"hidden_states.3"``.
+    probe : Probe, str or path
+        Which tokens count.
+    max_tokens : int
+
+    Returns
+    -------
+    array, shape (tokens, variables), float32
+
+    Raises
+    ------
+    InputError
+        The probe has no such hook point.
+
+    Examples
+    --------
+    >>> import mi_probe
+    >>> model = mi_probe.load_model("coffee-gpt2")
+    >>> sample_activations(model, [mi_probe.sample_text()], "hidden_states.3", max_tokens=50).shape
+    (50, 128)
+    """
+    import torch
+
+    whole = probe if isinstance(probe, Probe) else load_probe(probe)
+    names = {p.key: p.hook_name for p in resolve(model, whole)}
+    if point not in names:
+        raise InputError(f"the probe has no hook point '{point}'{nearest(point, names)}; it has {', '.join(names)}.")
+    alone = replace(whole, hooks=names[point], layers=None, calibration_tokens=max(2, max_tokens + 1))
+    rows: list[NDArray[np.floating]] = []
+    with torch.inference_mode():
+        for tokens in batches(texts, model, batch_size=1):
+            with attach(model, alone) as attached:
+                model(tokens.to(model.cfg.device), return_type=None)
+            rows += [stream.rows() for stream in attached.streams.values() if stream.n]
+            if sum(map(len, rows)) >= max_tokens:
+                break
+    return np.concatenate(rows)[:max_tokens] if rows else np.empty((0, int(model.cfg.d_model)), dtype=np.float32)

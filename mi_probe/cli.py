@@ -1,0 +1,136 @@
+"""The command mi-probe: list, show, copy and run probes and recipes."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from mi_probe import __version__, rooms
+from mi_probe.errors import MIProbeError, RoomError
+
+__all__ = ["app", "main"]
+
+app = App(name="mi-probe", version=__version__, help="How much information do the hidden units of a language model share?")
+
+
+@app.command
+def ls() -> None:
+    """List the ready-made probes and recipes."""
+    for which, use in (("recipes", "mi-probe run NAME"), ("probes", "mi-probe run RECIPE --probe NAME")):
+        names = rooms.names(which)  # type: ignore[arg-type]
+        print(f"{which} ({use})")
+        width = max(map(len, names), default=0)
+        for name in names:
+            print(f"  {name:<{width}}  {rooms.about(rooms.find(which, name))}")  # type: ignore[arg-type]
+
+
+@app.command
+def show(name: str) -> None:
+    """Print a recipe or a probe.
+
+    Parameters
+    ----------
+    name : str
+        As `mi-probe ls` lists it. A name that both have shows both.
+    """
+    for path in _anywhere(name):
+        print(f"# {path.name}\n{rooms.read_text(path)}")
+
+
+@app.command
+def cp(name: str, dest: Path = Path(), *, force: bool = False) -> None:
+    """Copy a recipe or a probe, to edit it.
+
+    Parameters
+    ----------
+    name : str
+        As `mi-probe ls` lists it; with its ending (.py or .toml) if a recipe and a probe share it.
+    dest : Path
+        A folder, or the name of the copy.
+    force : bool
+        Replace a file that is there.
+    """
+    sources = _anywhere(name)
+    if len(sources) > 1 and dest.suffix:
+        sources = [s for s in sources if s.suffix == dest.suffix] or sources[:1]
+    for source in sources:
+        target = dest / source.name if dest.is_dir() or not dest.suffix else dest
+        if target.exists() and not force:
+            raise RoomError(f"{target} is there already: choose another name, or say --force to replace it.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(rooms.read_text(source), encoding="utf-8")
+        command = (
+            f"mi-probe run {_as_path(target)}" if target.suffix == ".py" else f"mi-probe run RECIPE --probe {_as_path(target)}"
+        )
+        print(f"copied to {target}; edit it, then: {command}")
+
+
+@app.command(help_flags=[])
+def run(name: str, *arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
+    """Run a recipe.
+
+    Parameters
+    ----------
+    name : str
+        A recipe, as `mi-probe ls` lists it, or a recipe file of your own.
+    arguments : str
+        The recipe's own options; `mi-probe run NAME --help` lists them.
+    """
+    path = rooms.find("recipes", name)
+    recipe = App(name=f"mi-probe run {name}", help_format="plaintext", version_flags=[])
+    recipe.default(_function(path))
+    recipe(list(arguments), result_action="return_value")
+
+
+def _as_path(path: Path) -> str:
+    return str(path) if path.parent != Path() else f"./{path}"
+
+
+def _anywhere(name: str) -> list[Path]:
+    stem, dot, ending = name.rpartition(".")
+    found = []
+    for which in ("recipes", "probes"):
+        if (stem if dot and f".{ending}" in (".py", ".toml") else name) in rooms.names(which):  # type: ignore[arg-type]
+            path = rooms.find(which, stem if dot else name)  # type: ignore[arg-type]
+            if not dot or path.suffix == f".{ending}":
+                found.append(path)
+    if not found:
+        rooms.find("recipes", name)  # raises, naming the nearest
+    return found
+
+
+def _function(path: Path) -> Callable[..., Any]:
+    """The function `run` of a recipe file."""
+    spec = importlib.util.spec_from_file_location(f"mi_probe_recipe_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise RoomError(f"{path} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # type hints of the recipe are resolved through it
+    spec.loader.exec_module(module)
+    function = getattr(module, "run", None)
+    if not callable(function):
+        raise RoomError(
+            f"{path} has no function run(...): a recipe is a file with one. `mi-probe show dimension_pairs` shows how."
+        )
+    return function
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except MIProbeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Figures that a person reads: distributions, one state as a heat map, pairs as clouds, the profile over depth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mi_probe.result import MIResult, PairwiseMI
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["depth_profile", "distributions", "heat_map", "pair_scatter"]
+
+_FIRST = "#D55E00"  # the embedding; with viridis for the blocks, told apart by colour-blind readers too
+_GREY = "#555555"
+_CHUNK = 20_000  # values a density is estimated from; more would not move a line in the figure
+
+
+def _figure(*shape: int, size: tuple[float, float], **options: Any) -> tuple[Figure, Any]:
+    """A figure of its own, without pyplot: nothing is shown, and no backend is chosen for the user."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(*shape, **options)
+
+
+def _colours(result: MIResult) -> list[Any]:
+    from matplotlib import colormaps
+
+    names = list(result)
+    blocks = max(1, len(names) - 1)
+    viridis = colormaps["viridis"]
+    return [_FIRST if _is_embedding(n) else viridis(0.05 + 0.85 * k / blocks) for k, n in enumerate(names)]
+
+
+def _is_embedding(name: str) -> bool:
+    return name in ("hidden_states.0", "embed", "resid_pre.0")
+
+
+def _label(name: str) -> str:
+    return f"{name} (embedding)" if _is_embedding(name) else name
+
+
+def _density(values: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:
+    from scipy.stats import gaussian_kde
+
+    values = values[np.isfinite(values)]
+    if len(values) > _CHUNK:
+        values = values[:: len(values) // _CHUNK]
+    if len(values) < 2 or np.ptp(values) < 1e-12:
+        return np.zeros_like(grid)
+    return np.asarray(gaussian_kde(values)(grid))
+
+
+def distributions(result: MIResult) -> Figure:
+    """Distribution of the pairs' MI at every hook point: the plug-in value beside the corrected one.
+
+    The dashed line in the left panel is the mean chance level: what the plug-in value would be without any dependence.
+
+    Examples
+    --------
+    >>> import mi_probe, numpy as np
+    >>> result = mi_probe.MIResult({"toy": mi_probe.pairwise(np.random.default_rng(0).standard_normal((94, 9)))})
+    >>> len(distributions(result).axes)
+    2
+    """
+    figure, (left, right) = _figure(1, 2, size=(11, 4.4), sharey=False)
+    for axes, what in ((left, "raw"), (right, "mi")):
+        every = np.concatenate([p.pairs(what) for p in result.values()])  # type: ignore[arg-type]
+        every = every[np.isfinite(every)]
+        low, high = np.quantile(every, [0.0005, 0.998]) if len(every) else (0.0, 1.0)
+        pad = 0.08 * (high - low) + 1e-6
+        grid = np.linspace(low - pad, high + pad, 400)
+        for (name, point), colour in zip(result.items(), _colours(result), strict=True):
+            first = _is_embedding(name)
+            axes.plot(
+                grid,
+                _density(point.pairs(what), grid),  # type: ignore[arg-type]
+                color=colour,
+                lw=2.4 if first else 1.2,
+                zorder=3 if first else 2,
+                label=_label(name),
+            )
+        axes.set_xlabel("mutual information of a pair (nats)")
+        axes.set_ylim(bottom=0)
+        axes.spines[["top", "right"]].set_visible(False)
+    left.set_ylabel("density over pairs")
+    level = float(np.mean([np.nanmean(p.pairs("chance")) for p in result.values()]))
+    left.axvline(level, color=_GREY, ls="--", lw=1)
+    left.text(level, 0.99, " chance level", transform=left.get_xaxis_transform(), va="top", color=_GREY, fontsize=9)
+    right.axvline(0, color=_GREY, ls="--", lw=1)
+    point = next(iter(result.values()))
+    left.set_title(f"as counted (plug-in), {point.bins} {_words(point.method)} bins", loc="left", fontsize=10)
+    right.set_title(f"{_correction_words(point)}", loc="left", fontsize=10)
+    right.legend(fontsize=7, frameon=False, ncol=1 if len(result) <= 14 else 2, loc="upper right")
+    return figure
+
+
+def _words(method: str) -> str:
+    return method.replace("_", "-")
+
+
+def _correction_words(point: PairwiseMI) -> str:
+    words = {"adjusted": "adjusted for chance", "none": "not corrected", "miller_madow": "Miller-Madow corrected"}
+    return words[point.correction]
+
+
+def heat_map(point: PairwiseMI, *, title: str = "", most: int = 768) -> Figure:
+    """Matrix of one hook point, its variables ordered so that those that share much stand together.
+
+    Parameters
+    ----------
+    point : PairwiseMI
+    title : str
+    most : int
+        With more variables than this, only those with the largest mean MI are drawn.
+
+    Examples
+    --------
+    >>> import mi_probe, numpy as np
+    >>> point = mi_probe.pairwise(np.random.default_rng(0).standard_normal((94, 9)))
+    >>> len(heat_map(point, title="noise").axes)
+    2
+    """
+    from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
+    from scipy.spatial.distance import squareform
+
+    mi = np.nan_to_num(point.mi)
+    np.fill_diagonal(mi, 0)
+    chosen = np.argsort(-mi.mean(axis=0), kind="stable")[:most]
+    mi = mi[np.ix_(chosen, chosen)]
+    if len(mi) > 2:
+        distance = mi.max() - mi
+        np.fill_diagonal(distance, 0)
+        condensed = squareform(distance, checks=False)
+        tree = linkage(condensed, "average")
+        if len(mi) <= 200:
+            tree = optimal_leaf_ordering(tree, condensed)
+        order = leaves_list(tree)
+        mi = mi[np.ix_(order, order)]
+    np.fill_diagonal(mi, np.nan)  # a variable with itself is its entropy, not a dependence
+    figure, axes = _figure(size=(6.2, 5.4))
+    top = float(np.nanquantile(mi, 0.999)) if len(mi) > 1 else 1.0
+    image = axes.imshow(mi, cmap="magma", vmin=0, vmax=max(top, 1e-3), interpolation="nearest")
+    figure.colorbar(image, ax=axes, label="mutual information (nats)", extend="max", shrink=0.9)
+    axes.set_xlabel(f"{len(mi)} variables, clustered")
+    axes.set_ylabel("the same, in the same order")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(title, loc="left", fontsize=10)
+    return figure
+
+
+def pair_scatter(pairs: list[tuple[str, str, str, NDArray[Any], NDArray[Any]]]) -> Figure:
+    """Clouds of some pairs, side by side.
+
+    Parameters
+    ----------
+    pairs : list of (title, name of x, name of y, x, y)
+        One panel each; x and y of shape (samples,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, y = np.random.default_rng(0).standard_normal((2, 94))
+    >>> len(pair_scatter([("independent", "x", "y", x, y)]).axes)
+    1
+    """
+    figure, panels = _figure(1, len(pairs), size=(4.6 * len(pairs), 4.4), squeeze=False)
+    for axes, (title, x_name, y_name, x, y) in zip(panels[0], pairs, strict=True):
+        axes.scatter(x, y, s=14 if len(x) < 500 else 5, alpha=0.7 if len(x) < 500 else 0.4, color="#0072B2", lw=0)
+        axes.set_xlabel(x_name)
+        axes.set_ylabel(y_name)
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def depth_profile(result: MIResult) -> Figure:
+    """Median of the pairs' MI over depth, with bands for the middle half and the middle 90 %.
+
+    Examples
+    --------
+    >>> import mi_probe, numpy as np
+    >>> point = mi_probe.pairwise(np.random.default_rng(0).standard_normal((94, 9)))
+    >>> len(depth_profile(mi_probe.MIResult({"hidden_states.0": point, "hidden_states.1": point})).axes)
+    1
+    """
+    names = list(result)
+    quantiles = np.array([np.nanquantile(result[n].pairs("mi"), [0.05, 0.25, 0.5, 0.75, 0.95]) for n in names]).T
+    means = [float(np.nanmean(result[n].pairs("mi"))) for n in names]
+    place = np.arange(len(names))
+    figure, axes = _figure(size=(7.4, 4.2))
+    axes.fill_between(place, quantiles[0], quantiles[4], color="#0072B2", alpha=0.15, lw=0, label="middle 90 % of pairs")
+    axes.fill_between(place, quantiles[1], quantiles[3], color="#0072B2", alpha=0.3, lw=0, label="middle half")
+    axes.plot(place, quantiles[2], color="#0072B2", lw=2, label="median")
+    axes.plot(place, means, color="black", lw=1.2, ls=":", marker="o", ms=3, label="mean")
+    axes.axhline(0, color=_GREY, lw=0.8, ls="--")
+    short = [n.rsplit(".", 1)[-1] if n.rsplit(".", 1)[-1].isdigit() else n for n in names]
+    shared = {n.rsplit(".", 1)[0] for n in names}
+    _ticks(axes, place, short, [_is_embedding(n) for n in names])
+    axes.set_xlabel(f"{shared.pop()} (0 is the embedding)" if len(shared) == 1 and _is_embedding(names[0]) else "hook point")
+    axes.set_ylabel("mutual information of a pair (nats)")
+    axes.legend(fontsize=8, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _ticks(axes: Axes, place: NDArray[Any], labels: list[str], special: list[bool]) -> None:
+    axes.set_xticks(place, labels, rotation=0 if max(map(len, labels)) <= 4 else 60, ha="center")
+    for label, first in zip(axes.get_xticklabels(), special, strict=True):
+        if first:
+            label.set_color(_FIRST)
+            label.set_fontweight("bold")

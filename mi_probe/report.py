@@ -1,0 +1,70 @@
+"""A result in words that a newcomer understands."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mi_probe.result import MIResult, PairwiseMI
+
+__all__ = ["describe"]
+
+
+def describe(result: MIResult, *, top: int = 5) -> str:
+    """What was measured, how much of it is chance, where the strongest pairs are: a few lines of plain text.
+
+    Parameters
+    ----------
+    result : MIResult
+    top : int
+        How many of the strongest pairs to name.
+
+    Examples
+    --------
+    >>> import mi_probe, numpy as np
+    >>> x = np.random.default_rng(0).standard_normal((94, 20))
+    >>> print(describe(mi_probe.MIResult({"noise": mi_probe.pairwise(x)}), top=1).splitlines()[0])
+    Measured: mutual information (MI) of 190 pairs of variables at noise, over 94 samples, in nats.
+    """
+    points = list(result.values())
+    first = points[0]
+    where = f"at each of {len(result)} hook points, {next(iter(result))} to {list(result)[-1]}"
+    lines = [
+        f"Measured: mutual information (MI) of {len(first.pairs()):,} pairs of variables "
+        f"{where if len(result) > 1 else 'at ' + next(iter(result))}, over {_samples(points)} samples, in nats.",
+        f"Binned:   each variable into {first.bins} {first.method.replace('_', '-')} bins.",
+    ]
+    raw, chance, mi = (_range(points, what) for what in ("raw", "chance", "mi"))
+    lines += [
+        f"Chance:   the plain histogram estimate averages {raw}, but the same values paired at random would give {chance}.",
+        f"Result:   with chance removed, a pair shares {mi} on average.",
+    ]
+    per_cell = first.samples / first.bins**2
+    if per_cell < 1:
+        lines.append(
+            f"Caution:  only {per_cell:.2f} samples a cell: most of the plain estimate is chance, and it differs between pairs. "
+            "Fewer bins, or more text, would tell more."
+        )
+    missing = sum(int(p.missing.sum()) for p in points)
+    if missing:
+        lines.append(f"Left out: {missing:,} values that were NaN or infinite, pair by pair.")
+    best = result.top_pairs(top)
+    if len(best):
+        lines.append("Strongest pairs:")
+        lines += [f"  {row.point}: {row.i} and {row.j} share {row.mi:.3f} nats" for row in best.itertuples()]
+    return "\n".join(lines)
+
+
+def _samples(points: list[PairwiseMI]) -> str:
+    counts = sorted({p.samples for p in points})
+    return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+
+
+def _range(points: list[PairwiseMI], what: str) -> str:
+    means = [float(np.nanmean(p.pairs(what))) for p in points if len(p.pairs())]  # type: ignore[arg-type]
+    if not means:
+        return "nothing"
+    low, high = min(means), max(means)
+    digits = 3 if max(abs(low), abs(high)) >= 0.01 else 5
+    if round(low, digits) == round(high, digits):
+        return f"{low:.{digits}f}"
+    return f"{low:.{digits}f} to {high:.{digits}f}"

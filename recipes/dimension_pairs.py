@@ -1,0 +1,114 @@
+"""How much information do the dimensions of a residual stream share, from the embedding to the last block?
+
+Question    For every pair of hidden dimensions, how much does the value of one tell about the other, and does depth change it?
+Command     mi-probe run dimension_pairs
+            mi-probe run dimension_pairs --model gpt2 --text-file my_texts/ --out gpt2_pairs
+Cost        Seconds for one text; for a corpus, about what its forward passes cost. Memory does not grow with the text.
+Expect      One short text: most of the plain estimate is chance (left panel of distributions.png), and a small part is left once
+            chance is removed (right panel). The embedding stands apart from the blocks, which lie close to each other.
+
+Files in the output folder: result.safetensors (load it with mi_probe.MIResult.load), state.safetensors (the counts: they can be
+added to), summary.csv, top_pairs.csv, and the figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import mi_probe
+from mi_probe.accumulation import sample_activations
+from mi_probe.report import describe
+
+
+def run(
+    *,
+    model: str = "coffee-gpt2",
+    text: str | None = None,
+    text_file: list[str] | None = None,
+    probe: str = "dimension_pairs",
+    hooks: list[str] | None = None,
+    layers: list[int] | None = None,
+    bins: int | None = None,
+    batch_size: int = 8,
+    heat_map_at: str | None = None,
+    out: Path = Path("mi_probe_out"),
+) -> mi_probe.MIResult:
+    """Mutual information of every pair of hidden dimensions at every hidden state.
+
+    Parameters
+    ----------
+    model : str
+        The bundled model (coffee-gpt2), a name on the Hugging Face hub (gpt2), or a folder.
+    text : str
+        A text to measure on. Without any, a bundled passage about Turkish coffee.
+    text_file : list
+        Text files, folders of .txt files, or - for standard input; may be given several times.
+    probe : str
+        A ready-made probe (see mi-probe ls) or a TOML file.
+    hooks : list
+        Hook points in place of the probe's: a named set such as resid_post, names, or patterns.
+    layers : list
+        Only these layers of the hook points.
+    bins : int
+        Bins of each dimension in place of the probe's.
+    batch_size : int
+        Windows of text that run together; it changes the speed, not the counts.
+    heat_map_at : str
+        Hook point for the heat map and the scatter plots; the middle one by default.
+    out : Path
+        Folder for results and figures.
+    """
+    # What to measure, and on what.
+    what = mi_probe.load_probe(probe)
+    if hooks:
+        what = replace(what, hooks=tuple(hooks))
+    if layers:
+        what = replace(what, layers=tuple(layers))
+    if bins:
+        what = replace(what, bins=bins)
+    texts = mi_probe.documents(text=text, text_file=text_file or ())
+    out.mkdir(parents=True, exist_ok=True)
+
+    # Forward passes with the probe attached; counts, then estimates.
+    net = mi_probe.load_model(model)
+    counted = mi_probe.accumulate(net, texts, what, batch_size=batch_size, progress=True)
+    result = counted.estimate()
+    counted.save(out / "state.safetensors")
+    result.save(out / "result.safetensors")
+    result.summary().to_csv(out / "summary.csv")
+    result.top_pairs(100).to_csv(out / "top_pairs.csv", index=False)
+
+    # Figures.
+    names = list(result)
+    at = heat_map_at or names[len(names) // 2]
+    figures = {
+        "distributions.png": mi_probe.plots.distributions(result),
+        "heat_map.png": mi_probe.plots.heat_map(result[at], title=f"{at}, {net.cfg.model_name}"),
+        "depth.png": mi_probe.plots.depth_profile(result),
+    }
+    table = result[at].to_frame()
+    if len(table) and not any(document.name == "standard input" for document in texts):
+        cloud = sample_activations(net, texts, at, what)
+        strongest = table.loc[table.mi.idxmax()]
+        typical = table.loc[(table.mi - table.mi.median()).abs().idxmin()]
+        figures["pairs.png"] = mi_probe.plots.pair_scatter(
+            [
+                (
+                    f"{label} pair: {pair.mi:.3f} nats",
+                    f"dimension {pair.i}",
+                    f"dimension {pair.j}",
+                    *cloud[:, [int(pair.i), int(pair.j)]].T,
+                )
+                for label, pair in (("a typical", typical), ("the strongest", strongest))
+            ]
+        )
+    for name, figure in figures.items():
+        figure.savefig(out / name, dpi=150)
+
+    # What it found, in words.
+    print(f"Model:    {net.cfg.model_name}, {counted.tokens_seen:,} tokens of {', '.join(d.name for d in texts[:3])}")
+    print(describe(result))
+    print(f"Figures:  {', '.join(str(out / name) for name in figures)}")
+    print(f"Results:  {out / 'result.safetensors'}, tables beside it")
+    return result
