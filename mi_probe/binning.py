@@ -178,11 +178,12 @@ class Binning:
 def _equal_count(values: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
     ordered = np.sort(values, axis=0)  # NaN last
     present = np.isfinite(ordered).sum(axis=0)
-    cuts = (np.arange(1, bins)[:, None] * present[None, :] + bins - 1) // bins  # ceil(k n / bins) samples below edge k
+    # round(k n / bins) samples below edge k, and as many above its mirror image: a decreasing map must not change the bins
+    lower = (2 * np.arange(1, bins)[:, None] * present[None, :] + bins) // (2 * bins)
+    cuts = np.where(np.arange(1, bins)[:, None] <= bins // 2, lower, present - lower[::-1])
     cuts = np.minimum(cuts, np.maximum(present - 1, 0))
     # An edge is a value of the sample itself: float32 data are compared exactly, and equal values share a bin.
     edges = np.take_along_axis(ordered, cuts, axis=0)
-    # A value that is also the minimum would leave the first bins empty; that is what ties must do.
     return np.ascontiguousarray(edges.T)
 
 

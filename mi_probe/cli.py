@@ -82,7 +82,7 @@ def run(name: str, *arguments: Annotated[str, Parameter(allow_leading_hyphen=Tru
         The recipe's own options; `mi-probe run NAME --help` lists them.
     """
     path = rooms.find("recipes", name)
-    recipe = App(name=f"mi-probe run {name}", help_format="plaintext", version_flags=[])
+    recipe = App(name=f"mi-probe run {name}", help_format="plaintext", version_flags=[], default_parameter=Parameter(negative=()))
     recipe.default(_function(path))
     recipe(list(arguments), result_action="return_value")
 

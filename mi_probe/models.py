@@ -69,6 +69,8 @@ def load_model(name: str | Path = BUNDLED, *, device: str | None = None, dtype: 
             "save_pretrained (config.json, model.safetensors, tokenizer.json): load_model('path/to/folder')."
         ) from error
     model.eval()
+    if str(name) == BUNDLED:
+        model.cfg.model_name = BUNDLED  # not the folder it happens to lie in: the name goes into result files
     return model
 
 

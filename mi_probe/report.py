@@ -47,11 +47,17 @@ def describe(result: MIResult, *, top: int = 5) -> str:
     missing = sum(int(p.missing.sum()) for p in points)
     if missing:
         lines.append(f"Left out: {missing:,} values that were NaN or infinite, pair by pair.")
-    best = result.top_pairs(top)
-    if len(best):
-        lines.append("Strongest pairs:")
-        lines += [f"  {row.point}: {row.i} and {row.j} share {row.mi:.3f} nats" for row in best.itertuples()]
+    best = _distinct(result, top)
+    if best:
+        lines.append("Strongest pairs, each where it is strongest:")
+        lines += [f"  {i} and {j} share {mi:.3f} nats at {point}" for point, i, j, mi in best]
     return "\n".join(lines)
+
+
+def _distinct(result: MIResult, top: int) -> list[tuple[str, str, str, float]]:
+    """The strongest pairs; one that stays strong through many layers is named once."""
+    table = result.top_pairs(len(result) * top).drop_duplicates(["i", "j"]).head(top)
+    return list(table[["point", "i", "j", "mi"]].itertuples(index=False, name=None))
 
 
 def _samples(points: list[PairwiseMI]) -> str:

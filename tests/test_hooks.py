@@ -1,0 +1,403 @@
+"""What is hooked, which tokens count, and what is left untouched."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import mi_probe
+from mi_probe import Probe
+from mi_probe.errors import HookPointError, InputError, MergeError, MIProbeWarning
+from mi_probe.hooks import points, resolve
+from mi_probe.state import ProbeState
+
+KEEP = 10**6  # calibration longer than any test: the streams keep their rows, so that they can be looked at
+
+
+def rows_of(probe: ProbeState, key: str) -> np.ndarray:
+    return probe.streams[key].rows()
+
+
+def all_hooks(model: Any) -> list[int]:
+    found = [len(hp.fwd_hooks) for hp in model.hook_dict.values()]
+    found += [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.original_model.modules()]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(tiny: Any) -> Iterator[None]:
+    tiny.original_model(torch.tensor([[1]]), output_hidden_states=True)  # installs transformers' own hooks, once and for all
+    before = all_hooks(tiny)
+    yield
+    assert all_hooks(tiny) == before
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_hidden_states_are_those_of_hugging_face(tiny: Any) -> None:
+    tokens = torch.randint(1, 200, (3, 9))
+    with torch.no_grad():
+        states = tiny.original_model(tokens, output_hidden_states=True).hidden_states
+        with mi_probe.attach(tiny, Probe(skip_first=0, calibration_tokens=KEEP)) as probe:
+            tiny(tokens)
+    assert len(states) == len(probe.streams) == 4
+    for layer, state in enumerate(states):
+        np.testing.assert_allclose(rows_of(probe, f"hidden_states.{layer}"), state.flatten(0, 1), atol=1e-5)
+
+
+def test_named_sets_are_the_places_they_say(tiny: Any) -> None:
+    tokens = torch.randint(1, 200, (2, 7))
+    names = ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "embed"]
+    with mi_probe.attach(tiny, Probe(hooks=names, skip_first=0, calibration_tokens=KEEP)) as probe:
+        tiny(tokens)
+    at = {key: rows_of(probe, key) for key in probe.streams}
+    assert len(at) == 5 * 3 + 1
+    for i in range(3):
+        np.testing.assert_allclose(at[f"resid_pre.{i}"] + at[f"attn_out.{i}"], at[f"resid_mid.{i}"], atol=1e-5)
+        np.testing.assert_allclose(at[f"resid_mid.{i}"] + at[f"mlp_out.{i}"], at[f"resid_post.{i}"], atol=1e-5)
+    table = tiny.original_model.get_input_embeddings().weight.detach()
+    np.testing.assert_allclose(at["embed"], table[tokens].flatten(0, 1), atol=1e-6)
+
+
+def test_patterns_names_and_layers_choose_hook_points(tiny: Any) -> None:
+    def names(**kwargs: Any) -> list[str]:
+        return [p.hook_name for p in resolve(tiny, Probe(**kwargs))]
+
+    assert names(hooks="blocks.*.hook_attn_out") == [f"blocks.{i}.hook_attn_out" for i in range(3)]
+    assert names(hooks="blocks.*.hook_attn_out", layers=[-1, 0]) == ["blocks.0.hook_attn_out", "blocks.2.hook_attn_out"]
+    assert names(hooks=["hook_embed", "embed"]) == ["hook_embed"]
+    assert names(hooks="hidden_states", layers=[3]) == ["ln_final.hook_out"]
+    assert names(hooks="blocks.1.attn.hook_z") == ["blocks.1.attn.hook_z"]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"hooks": "blocks.12.hook_resid_post"}, r"3 blocks, 0 to 2.*did you mean"),
+        ({"hooks": "resid_pots"}, "did you mean 'resid_post'"),
+        ({"hooks": "blocks.*.hook_nothing"}, "matches none"),
+        ({"layers": [4]}, r"layers \[4\].*0 to 3"),
+        ({"hooks": "resid_post", "layers": [-4]}, "layers"),
+        ({"hooks": "embed", "layers": [0]}, "no layers"),
+    ],
+)
+def test_what_does_not_exist_is_refused_with_what_does(tiny: Any, kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(HookPointError, match=message):
+        mi_probe.attach(tiny, Probe(**kwargs))
+
+
+def test_something_that_is_no_model_is_refused() -> None:
+    with pytest.raises(HookPointError, match="Linear is not a model.*hook_dict"):
+        mi_probe.attach(torch.nn.Linear(2, 2), "dimension_pairs")  # type: ignore[arg-type]
+
+
+def test_points_lists_aliases_too(tiny: Any) -> None:
+    assert {"blocks.0.hook_resid_post", "blocks.0.hook_out", "ln_final.hook_out"} <= set(points(tiny))
+
+
+def test_heads_are_flattened_into_variables(tiny: Any) -> None:
+    with mi_probe.attach(tiny, Probe(hooks="blocks.1.attn.hook_z", calibration_tokens=KEEP)) as probe:
+        tiny(torch.randint(1, 200, (1, 6)))
+    assert rows_of(probe, "blocks.1.attn.hook_z").shape == (5, 16)
+
+
+@pytest.mark.parametrize("name", ["blocks.0.attn.hook_pattern", "embed.hook_in"])
+def test_an_activation_that_is_not_one_row_a_token_is_refused(tiny: Any, name: str) -> None:
+    with mi_probe.attach(tiny, Probe(hooks=name)) as probe, pytest.raises(HookPointError, match="not one row of numbers a token"):
+        tiny(torch.randint(1, 200, (2, 6)))
+    assert probe.tokens_seen == 0
+
+
+# -- which tokens count -----------------------------------------------------------------------------------------------
+
+
+def counted(model: Any, *calls: Any, **kwargs: Any) -> np.ndarray:
+    """Token embeddings of what was counted, in order; they identify the tokens."""
+    with mi_probe.attach(model, Probe(hooks="embed", calibration_tokens=KEEP, **kwargs)) as probe:
+        for call in calls:
+            call()
+    assert probe.tokens_seen == probe.streams["embed"].n
+    return rows_of(probe, "embed")
+
+
+def embedded(model: Any, tokens: Any) -> np.ndarray:
+    return np.asarray(model.original_model.get_input_embeddings().weight.detach()[torch.as_tensor(tokens)])
+
+
+def test_bos_and_the_first_position_are_left_out_by_default(tiny: Any) -> None:
+    ids = tiny.to_tokens("coffee", prepend_bos=False)
+    np.testing.assert_array_equal(counted(tiny, lambda: tiny("coffee")), embedded(tiny, ids[0]))
+    np.testing.assert_array_equal(counted(tiny, lambda: tiny(ids)), embedded(tiny, ids[0, 1:]))
+    np.testing.assert_array_equal(counted(tiny, lambda: tiny(ids), skip_first=0), embedded(tiny, ids[0]))
+    everything = counted(tiny, lambda: tiny("coffee"), skip_first=0, skip_special=False)
+    np.testing.assert_array_equal(everything, embedded(tiny, [0, *ids[0].tolist()]))
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_padding_of_a_list_of_strings_is_left_out(tiny: Any, side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny.tokenizer, "padding_side", side)
+    texts = ["tea", "coffee, black", "mocha"]
+    expected = np.concatenate([embedded(tiny, tiny.to_tokens(t, prepend_bos=False)[0]) for t in texts])
+    np.testing.assert_array_equal(counted(tiny, lambda: tiny(texts)), expected)
+
+
+def test_an_explicit_mask_decides(tiny: Any) -> None:
+    tokens = torch.randint(1, 200, (2, 5))
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    found = counted(tiny, lambda: tiny(tokens, attention_mask=mask))
+    np.testing.assert_array_equal(found, embedded(tiny, [*tokens[0, 1:3].tolist(), *tokens[1, 1:].tolist()]))
+
+
+def test_a_special_token_inside_a_row_is_left_out(tiny: Any) -> None:
+    found = counted(tiny, lambda: tiny(torch.tensor([[0, 5, 6, 0, 7, 8]])))
+    np.testing.assert_array_equal(found, embedded(tiny, [5, 6, 7, 8]))
+
+
+def test_generation_with_a_cache_counts_prompt_and_steps_once(tiny: Any) -> None:
+    prompt = torch.tensor([[0, 40, 41, 42]])
+    out: list[Any] = []
+    found = counted(
+        tiny, lambda: out.append(tiny.generate(prompt, max_new_tokens=3, do_sample=False, verbose=False, stop_at_eos=False))
+    )
+    np.testing.assert_array_equal(found, embedded(tiny, out[0][0, 1:-1]))  # the last token was never fed back
+
+
+@pytest.mark.parametrize("how", ["run_with_cache", "run_with_hooks", "original_model"])
+def test_every_way_to_run_the_model_is_counted(tiny: Any, how: str) -> None:
+    tokens = torch.randint(1, 200, (2, 5))
+    assert len(counted(tiny, lambda: getattr(tiny, how)(tokens))) == 8
+
+
+def test_a_paused_probe_counts_nothing(tiny: Any) -> None:
+    with mi_probe.attach(tiny) as probe:
+        with probe.pause():
+            tiny("not this")
+        tiny("but this")
+    assert probe.tokens_seen == 8
+
+
+# -- whole or not at all ----------------------------------------------------------------------------------------------
+
+
+def test_a_forward_pass_that_fails_is_not_counted(tiny: Any) -> None:
+    def fail(*_args: Any, **_kwargs: Any) -> None:
+        raise RuntimeError("on purpose")
+
+    with mi_probe.attach(tiny) as probe:
+        tiny("before")
+        with pytest.warns(MIProbeWarning, match="ended early"), pytest.raises(RuntimeError, match="on purpose"):
+            tiny.run_with_hooks("broken", fwd_hooks=[("blocks.2.hook_resid_post", fail)])
+        tiny("after")
+    assert probe.tokens_seen == 11
+    assert {stream.n for stream in probe.streams.values()} == {11}
+
+
+def test_a_forward_pass_that_stops_early_is_not_counted(tiny: Any) -> None:
+    with mi_probe.attach(tiny) as probe, pytest.warns(MIProbeWarning, match="stop_at_layer"):
+        tiny("some text", stop_at_layer=1)
+    assert probe.tokens_seen == 0
+
+
+def test_blocks_that_run_on_junk_are_not_counted(tiny: Any) -> None:
+    residual = torch.randn(1, 5, 16)
+    with mi_probe.attach(tiny) as probe, pytest.warns(MIProbeWarning, match="no token ids"):
+        tiny(residual, start_at_layer=1)
+    assert probe.tokens_seen == 0
+
+
+def test_a_hook_that_never_fires_is_named(tiny: Any) -> None:
+    with mi_probe.attach(tiny, Probe(hooks=["embed", "blocks.0.attn.qkv.hook_out"])) as probe:
+        with pytest.warns(MIProbeWarning, match=r"did not fire.*blocks\.0\.attn\.qkv\.hook_out"):
+            tiny("some text")
+        with pytest.warns(MIProbeWarning, match="left out"):
+            assert list(probe.estimate()) == ["embed"]
+
+
+def test_a_probe_that_saw_no_forward_pass_says_so(tiny: Any) -> None:
+    with pytest.warns(MIProbeWarning, match="no token was counted"), mi_probe.attach(tiny) as probe:
+        pass
+    with pytest.raises(InputError, match="run a forward pass"):
+        probe.estimate()
+
+
+# -- others' hooks and results ----------------------------------------------------------------------------------------
+
+
+def test_logits_are_bit_equal_with_and_without_a_probe(tiny: Any) -> None:
+    tokens = torch.randint(1, 200, (3, 11))
+    plain = tiny(tokens)
+    with mi_probe.attach(tiny, Probe(hooks=["hidden_states", "attn_out", "mlp_out"])):
+        probed = tiny(tokens)
+    assert torch.equal(plain, probed)
+    assert torch.equal(plain, tiny(tokens))
+
+
+def test_the_users_hooks_stay_and_run(tiny: Any) -> None:
+    seen = []
+    tiny.add_hook("blocks.1.hook_resid_pre", lambda x, hook: seen.append("mine"))
+    with mi_probe.attach(tiny) as probe:
+        tiny("one")
+        tiny.reset_hooks()
+        tiny("two")
+    assert seen == ["mine"]
+    assert probe.tokens_seen == 6
+
+
+def test_two_probes_count_on_their_own_and_leave_in_any_order(tiny: Any) -> None:
+    first, second = mi_probe.attach(tiny), mi_probe.attach(tiny)
+    tiny("ab")
+    first.detach()
+    tiny("cde")
+    second.detach()
+    second.detach()
+    assert (first.tokens_seen, second.tokens_seen) == (2, 5)
+
+
+def test_hooks_come_off_after_an_exception(tiny: Any) -> None:
+    before = all_hooks(tiny)
+    with pytest.raises(KeyboardInterrupt), mi_probe.attach(tiny):
+        raise KeyboardInterrupt
+    assert all_hooks(tiny) == before
+
+
+def test_a_value_changed_in_place_after_our_hook_is_recorded_as_it_was(tiny: Any) -> None:
+    tokens = torch.randint(1, 200, (1, 8))
+    with mi_probe.attach(tiny, Probe(hooks="resid_pre", layers=[1], calibration_tokens=KEEP)) as probe, torch.no_grad():
+        tiny(tokens)
+        tiny.run_with_hooks(tokens, fwd_hooks=[("blocks.1.hook_resid_pre", lambda x, hook: x.zero_())])
+    rows = rows_of(probe, "resid_pre.1")
+    np.testing.assert_array_equal(rows[:7], rows[7:])
+
+
+def test_training_mode_warns(tiny: Any) -> None:
+    tiny.original_model.train()
+    try:
+        with pytest.warns(MIProbeWarning, match="training mode"):
+            mi_probe.attach(tiny).detach()
+    finally:
+        tiny.original_model.eval()
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_gradient_modes_may_be_mixed(tiny: Any, mode: Any) -> None:
+    with mi_probe.attach(tiny) as probe:
+        with mode():
+            tiny("first")
+        tiny("then")
+    assert probe.tokens_seen == 9
+
+
+# -- batches, texts, merging ------------------------------------------------------------------------------------------
+
+
+def test_counts_are_bit_equal_for_any_batch_size_and_one_text_at_a_time(tiny: Any) -> None:
+    text = "the quick brown fox jumps over the lazy dog; " * 40
+    what = Probe(calibration_tokens=300, bins=5)
+    states = [mi_probe.accumulate(tiny, [text], what, batch_size=b) for b in (1, 3, 64)]
+    with mi_probe.attach(tiny, what) as by_hand, torch.no_grad():
+        for batch in mi_probe.corpus.batches([text], tiny, batch_size=1):
+            tiny(batch)
+    states.append(by_hand)
+    assert by_hand.tokens_seen == len(text)
+    for state in states[1:]:
+        for key, counts in states[0].counts.items():
+            assert counts == state.counts[key]
+            np.testing.assert_array_equal(states[0].binnings[key].edges, state.binnings[key].edges)
+
+
+def test_edges_are_fitted_on_the_first_rows_and_then_frozen(tiny: Any) -> None:
+    text = "abcdefghijklmnopqrstuvwxyz" * 10
+    with mi_probe.attach(tiny, Probe(hooks="resid_post", layers=[1], calibration_tokens=KEEP)) as whole:
+        for batch in mi_probe.corpus.batches([text], tiny):
+            tiny(batch)
+    rows = rows_of(whole, "resid_post.1")
+    probe = mi_probe.accumulate(tiny, [text], Probe(hooks="resid_post", layers=[1], calibration_tokens=100))
+    expected = mi_probe.Binning.fit(rows[:100], bins=8)
+    np.testing.assert_array_equal(probe.binnings["resid_post.1"].edges, expected.edges)
+    assert probe.counts["resid_post.1"] == mi_probe.JointCounts.from_codes(expected.encode(rows), 8)
+
+
+def test_reading_does_not_change_what_is_counted_later(tiny: Any) -> None:
+    with mi_probe.attach(tiny) as read, mi_probe.attach(tiny) as unread:
+        tiny("a first text")
+        read.estimate()
+        tiny("a second one")
+    for key, counts in unread.counts.items():
+        assert counts == read.counts[key]
+
+
+def test_an_array_fed_by_hand_gives_what_pairwise_gives() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 50, 6))
+    x[0, 3, 2] = np.nan
+    mask = np.ones((2, 50), bool)
+    mask[1, 40:] = False
+    state = ProbeState(Probe())
+    state.update("anywhere", torch.tensor(x), torch.tensor(mask))
+    expected = mi_probe.pairwise(x[mask])
+    np.testing.assert_array_equal(state.estimate()["anywhere"].mi, expected.mi)
+
+
+@pytest.mark.parametrize(
+    ("activations", "mask", "message"),
+    [
+        (np.ones(4), None, "got shape"),
+        (np.ones((4, 3)), np.ones(3, bool), "mask of 'p'"),
+        (np.ones((4, 3)), np.ones(4) * 0.5, "must be boolean"),
+        (np.ones((4, 5)), None, "3 variables"),
+    ],
+)
+def test_activations_of_the_wrong_shape_are_refused_and_nothing_is_counted(activations: Any, mask: Any, message: str) -> None:
+    state = ProbeState(Probe())
+    state.update("p", np.ones((10, 3)))
+    with pytest.raises(InputError, match=message):
+        state.update("p", activations, mask)
+    assert state.streams["p"].n == 10
+
+
+def fed(seed: int, point: str = "p", edges_from: int = 0, **model: Any) -> ProbeState:
+    """A state with edges fitted on one sample and counts of another."""
+    state = ProbeState(Probe(calibration_tokens=50, bins=4), dict(model))
+    state.update(point, np.random.default_rng(edges_from).standard_normal((50, 3)))
+    state.update(point, np.random.default_rng(seed).standard_normal((70, 3)))
+    return state
+
+
+def test_merged_states_count_what_one_would_have_counted() -> None:
+    one, two = fed(1), fed(2)
+    expected = one.counts["p"].copy()
+    expected += two.counts["p"]
+    one += two
+    assert one.counts["p"] == expected
+    empty = ProbeState(Probe(calibration_tokens=50, bins=4))
+    empty += one
+    assert empty.counts["p"] == expected
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (fed(2, edges_from=9), "at hook point 'p', binnings differ"),
+        (fed(2, point="q"), "hook point 'q' is not in this state"),
+        (fed(2, weights_processed=True), "weights_processed"),
+    ],
+)
+def test_states_that_measure_different_things_do_not_merge(other: ProbeState, message: str) -> None:
+    state = fed(1)
+    before = state.counts["p"].copy()
+    with pytest.raises(MergeError, match=message):
+        state += other
+    assert state.counts["p"] == before
+
+
+def test_nothing_warns_in_plain_use(tiny: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with mi_probe.attach(tiny) as probe:
+            tiny("plain use")
+        probe.estimate()

@@ -1,0 +1,235 @@
+"""The project as others get it: imports, wheel, README."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import mi_probe
+
+from .conftest import make_tiny_gpt2
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# What each room may import of the others: one way only.
+DIRECTIONS: dict[str, set[str]] = {
+    "__init__": set(),
+    "errors": set(),
+    "rooms": {"errors"},
+    "kernels": set(),
+    "binning": {"errors", "kernels"},
+    "chance": {"kernels"},
+    "counts": {"binning", "errors", "kernels"},
+    "estimators": {"chance", "counts", "errors", "kernels"},
+    "store": {"errors"},
+    "probe": {"binning", "errors", "rooms"},
+    "result": {"binning", "counts", "errors", "estimators", "store"},
+    "state": {"binning", "counts", "errors", "estimators", "probe", "result", "store"},
+    "hooks": {"errors", "probe", "state"},
+    "models": {"errors"},
+    "corpus": {"errors"},
+    "accumulation": {"corpus", "errors", "hooks", "probe"},
+    "plots": {"result"},
+    "report": {"result"},
+    "cli": {"errors", "rooms"},
+}
+
+
+def imports_of(path: Path, *, top_only: bool = False) -> set[str]:
+    """Dotted names that a file imports at run time (imports for type checkers left out)."""
+    tree = ast.parse(path.read_text())
+    typing_only = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    skipped = {id(inner) for block in typing_only for inner in ast.walk(block)}
+    found: set[str] = set()
+    for node in tree.body if top_only else ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "mi_probe").parts[0].removesuffix(".py")
+
+
+def test_imports_between_rooms_go_one_way() -> None:
+    for path in (ROOT / "mi_probe").rglob("*.py"):
+        room = room_of(path)
+        ours = {name.split(".")[1] for name in imports_of(path) if name.startswith("mi_probe.")}
+        ours.discard("__version__")
+        assert ours - {room} <= DIRECTIONS[room], f"{room} imports {ours - {room} - DIRECTIONS[room]}"
+    order = list(DIRECTIONS)
+    for room, allowed in DIRECTIONS.items():
+        assert all(order.index(other) < order.index(room) for other in allowed), room
+
+
+def test_only_models_imports_transformer_lens_and_torch_is_never_imported_at_the_top() -> None:
+    for path in (ROOT / "mi_probe").rglob("*.py"):
+        heavy = {name.split(".")[0] for name in imports_of(path)}
+        assert "transformer_lens" not in heavy or room_of(path) == "models"
+        at_once = {name.split(".")[0] for name in imports_of(path, top_only=True)}
+        assert not at_once & {"torch", "transformer_lens", "transformers", "matplotlib", "pandas", "tqdm"}, path
+
+
+def test_recipes_import_only_mi_probe_and_the_standard_library() -> None:
+    for path in (ROOT / "recipes").glob("*.py"):
+        outside = {name.split(".")[0] for name in imports_of(path)} - {"mi_probe"} - set(sys.stdlib_module_names)
+        assert not outside, path
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_importing_mi_probe_imports_next_to_nothing() -> None:
+    code = "import sys; before = set(sys.modules); import mi_probe; print(*sorted(set(sys.modules) - before))"
+    loaded = run(code).split()
+    assert len([name for name in loaded if name.startswith("mi_probe")]) == 1
+    assert len(loaded) < 60, loaded
+    assert not {"numpy", "torch", "transformer_lens", "numba"} & set(loaded)
+
+
+def test_listing_imports_neither_torch_nor_numba() -> None:
+    code = "import sys; from mi_probe import cli; cli.ls(); print(*[n for n in ('torch','numba','transformers') if n in sys.modules])"
+    assert run(code).splitlines()[-1] == ""
+
+
+def test_every_public_name_is_there_and_has_an_example() -> None:
+    for name in mi_probe.__all__:
+        thing = getattr(mi_probe, name)
+        assert thing.__doc__, name
+        if callable(thing) and name != "MIProbeWarning":
+            assert ">>>" in thing.__doc__, name
+    with pytest.raises(AttributeError, match="no_such_name"):
+        mi_probe.no_such_name  # noqa: B018
+    assert dir(mi_probe) == mi_probe.__all__
+
+
+def test_pyproject_names_every_package_and_pins_exist() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    folders = {p.parent.relative_to(ROOT).as_posix().replace("/", ".") for p in (ROOT / "mi_probe").rglob("*.py")}
+    assert set(project["tool"]["setuptools"]["packages"]) == folders | {"mi_probe._probes", "mi_probe._recipes"}
+    pins = {re.split(r"[=<>]", line)[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    wanted = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
+    assert {re.split(r"[=<>]", w)[0].lower() for w in wanted} <= pins
+
+
+def test_nothing_names_a_machine() -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    if not files:
+        pytest.skip("not a git checkout")
+    words = ["/" + "work/", "/" + "root/", "/" + "tmp/"]
+    for name in files:
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".toml", ".txt", ".json", ""} and path.is_file():
+            text = path.read_text(encoding="utf-8")
+            assert not [w for w in words if w in text], name
+
+
+# -- the wheel --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = tmp_path_factory.mktemp("source") / "project"
+    ignore = shutil.ignore_patterns(".venv", ".git", "*.egg-info", "__pycache__", "mi_probe_out", ".*_cache", "build", "dist")
+    shutil.copytree(ROOT, source, ignore=ignore)
+    out = tmp_path_factory.mktemp("wheel")
+    command = ["-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), str(source)]
+    subprocess.run([sys.executable, *command], check=True)
+    return next(out.glob("*.whl"))
+
+
+def test_the_wheel_holds_the_rooms_the_model_and_no_other_top_level_package(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"mi_probe"}
+    for part in (
+        "mi_probe/py.typed",
+        "mi_probe/_probes/dimension_pairs.toml",
+        "mi_probe/_recipes/dimension_pairs.py",
+        "mi_probe/data/turkish_coffee.txt",
+        "mi_probe/data/coffee-gpt2/model.safetensors",
+        "mi_probe/data/coffee-gpt2/tokenizer.json",
+    ):
+        assert part in names
+    assert wheel.stat().st_size < 8_500_000
+
+
+def test_an_installed_wheel_runs_a_recipe_from_a_foreign_folder(wheel: Path, tmp_path: Path) -> None:
+    site, foreign = tmp_path / "site", tmp_path / "elsewhere"
+    foreign.mkdir()
+    install = ["-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    subprocess.run([sys.executable, *install], check=True)
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    where = subprocess.run(
+        [sys.executable, "-c", "import mi_probe; print(mi_probe.__file__)"],
+        cwd=foreign, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert Path(where.stdout.strip()).is_relative_to(site)
+    done = subprocess.run(
+        [sys.executable, "-m", "mi_probe.cli", "run", "dimension_pairs"],
+        cwd=foreign, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "8,128 pairs" in done.stdout
+    assert (foreign / "mi_probe_out" / "distributions.png").is_file()
+
+
+# -- README -----------------------------------------------------------------------------------------------------------
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which a model called gpt2 and some texts lie, so that the README's commands run as they stand."""
+    make_tiny_gpt2(tmp_path / "gpt2", n_layer=12)
+    (tmp_path / "my_texts").mkdir()
+    for k in range(2):
+        (tmp_path / "my_texts" / f"{k}.txt").write_text(f"Text number {k} about coffee, tea and the sea.\n" * 4)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_shell_command_of_the_readme_runs(workplace: Path) -> None:
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line and not line.startswith("#")]
+    assert any(line.startswith("mi-probe run") for line in lines)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for line in lines:
+        if line.startswith("make "):  # the test itself was started by one of them
+            done = subprocess.run([*line.split(), "-n"], cwd=ROOT, capture_output=True, text=True, check=False)
+        elif line.startswith(("git clone", "cd ", "pip install", "python3 -m venv", ". ")):
+            continue
+        else:
+            done = subprocess.run(
+                ["bash", "-c", line], cwd=workplace, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+            )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_python_block_of_the_readme_runs(workplace: Path) -> None:
+    assert workplace.is_dir()
+    assert blocks("python")
+    names: dict[str, object] = {}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+
+
+def test_every_figure_of_the_readme_is_there() -> None:
+    figures = re.findall(r"!\[.*?\]\((.*?)\)", (ROOT / "README.md").read_text())
+    assert figures
+    assert all((ROOT / f).is_file() for f in figures)

@@ -1,0 +1,177 @@
+"""Files that are whole or refused, and what a result says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mi_probe
+from mi_probe import MIResult, Probe, ProbeState, store
+from mi_probe.errors import InputError, StoreError
+from mi_probe.report import describe
+
+
+def a_result(seed: int = 0) -> MIResult:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((94, 6))
+    x[3, 2] = np.nan
+    return MIResult({"a": mi_probe.pairwise(x), "b": mi_probe.pairwise(x**3, bins=4)}, {"model": {"name": "none"}})
+
+
+def a_state() -> ProbeState:
+    state = ProbeState(Probe(bins=4, calibration_tokens=30), {"name": "none"}, tokens_seen=94)
+    x = np.random.default_rng(1).standard_normal((94, 6))
+    x[5, 1] = np.inf
+    state.update("a", x)
+    state.update("b", x[:20])
+    return state
+
+
+def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
+    result = a_result()
+    result.save(tmp_path / "r.safetensors")
+    back = MIResult.load(tmp_path / "r.safetensors")
+    assert back.about == result.about
+    assert list(back) == ["a", "b"]
+    for name in result:
+        for what in ("mi", "raw", "chance", "joint_entropy", "n", "entropy", "missing"):
+            np.testing.assert_array_equal(getattr(back[name], what), getattr(result[name], what))
+        assert repr(back[name]) == repr(result[name])
+
+
+def test_a_state_comes_back_as_it_was_and_goes_on(tmp_path: Path) -> None:
+    state = a_state()
+    state.save(tmp_path / "s.safetensors")
+    back = ProbeState.load(tmp_path / "s.safetensors")
+    assert (back.probe, back.model, back.tokens_seen) == (state.probe, state.model, 94)
+    for name in ("a", "b"):
+        assert back.counts[name] == state.counts[name]
+        np.testing.assert_array_equal(back.binnings[name].edges, state.binnings[name].edges)
+    more = np.random.default_rng(2).standard_normal((10, 6))
+    for each in (state, back):
+        each.update("a", more)
+    assert back.counts["a"] == state.counts["a"]
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.99])
+def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, keep: float) -> None:
+    path = tmp_path / "r.safetensors"
+    a_result().save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(keep if keep >= 1 or keep == 0 else keep * len(data))])
+    with pytest.raises(StoreError, match="cut off, altered"):
+        MIResult.load(path)
+
+
+def test_an_altered_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.safetensors"
+    a_state().save(path)
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in [*rng.integers(0, len(data), 200).tolist(), len(data) - 1]:
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        try:
+            back = ProbeState.load(path)
+        except StoreError:
+            continue
+        # Some bytes of the container mean nothing (spaces that pad its header): then nothing may have changed.
+        assert all(back.counts[k] == c for k, c in a_state().counts.items())
+
+
+def test_a_file_of_another_kind_version_or_origin_is_refused(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "f.safetensors"
+    with pytest.raises(StoreError, match="no file"):
+        MIResult.load(path)
+    a_state().save(path)
+    with pytest.raises(StoreError, match="holds a state"):
+        MIResult.load(path)
+    store.write(path, "result/2", {"points": [], "about": {}}, {"x": np.zeros(1)})
+    with pytest.raises(StoreError, match="schema result/2"):
+        MIResult.load(path)
+    save_file({"x": np.zeros(3)}, path)
+    with pytest.raises(StoreError, match="not written by mi_probe"):
+        MIResult.load(path)
+    store.write(path, "result/1", {"about": {}}, {"x": np.zeros(1)})
+    with pytest.raises(StoreError, match="lacks 'points'"):
+        MIResult.load(path)
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r.safetensors"
+    a_result().save(path)
+    before = path.read_bytes()
+
+    def full(*_args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StoreError, match="No space left"):
+        a_result(1).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(StoreError, match="cannot write"):
+        a_result().save(tmp_path / "no such folder" / "r.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["result", "state"])
+def test_the_golden_file_of_each_schema_still_reads(kind: str) -> None:
+    path = Path(__file__).parent / "golden" / f"{kind}-1.safetensors"
+    if kind == "result":
+        np.testing.assert_allclose(MIResult.load(path)["a"].mi, a_result()["a"].mi, atol=1e-12)
+    else:
+        assert ProbeState.load(path).counts["a"] == a_state().counts["a"]
+
+
+def test_matrices_are_symmetric_with_entropies_on_the_diagonal() -> None:
+    point = a_result()["a"]
+    for what in ("mi", "raw", "chance", "joint_entropy"):
+        matrix = getattr(point, what)
+        np.testing.assert_array_equal(matrix, matrix.T)
+        np.testing.assert_array_equal(matrix[np.triu_indices(6, 1)], point.pairs(what))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(np.diagonal(point.mi), point.entropy)
+
+
+def test_top_pairs_are_the_largest_in_order() -> None:
+    result = a_result()
+    table = result["a"].to_frame()
+    top = result["a"].top_pairs(4)
+    expected = table.sort_values("mi", ascending=False).head(4).reset_index(drop=True)
+    pd.testing.assert_frame_equal(top, expected)
+    assert len(result["a"].top_pairs(99)) == 15
+    assert len(result["a"].top_pairs(0)) == 0
+    both = result.top_pairs(5)
+    expected = result.to_frame().sort_values("mi", ascending=False).head(5)
+    np.testing.assert_array_equal(both.mi, expected.mi)
+    assert set(both.columns) >= {"point", "i", "j", "mi", "raw", "chance", "n"}
+
+
+def test_a_data_frame_gives_its_names() -> None:
+    frame = pd.DataFrame(np.random.default_rng(0).standard_normal((30, 2)), columns=["milk", "sugar"])
+    assert mi_probe.pairwise(frame).names == ("milk", "sugar")
+    with pytest.raises(InputError, match="1 names were given for 2 variables"):
+        mi_probe.pairwise(frame, names=["milk"])
+
+
+def test_a_point_that_is_not_there_is_named_with_the_nearest() -> None:
+    with pytest.raises(KeyError, match="hidden_states"):
+        MIResult({"hidden_states.3": a_result()["a"]})["hidden_state.3"]
+
+
+def test_the_description_says_what_was_measured_and_what_is_chance() -> None:
+    x = np.random.default_rng(0).standard_normal((94, 30))
+    x[:, 7] = x[:, 3]
+    text = describe(MIResult({"noise": mi_probe.pairwise(x, bins=15, method="equal_width")}))
+    for part in ("435 pairs", "94 samples", "15 equal-width bins", "would give 0.7", "Caution", "3 and 7 share"):
+        assert part in text, text
+
+
+def test_a_summary_has_a_row_a_point() -> None:
+    summary = a_result().summary()
+    assert summary.index.tolist() == ["a", "b"]
+    assert summary.loc["b", "mi_mean"] == pytest.approx(a_result()["b"].pairs().mean())
