@@ -6,7 +6,7 @@
 ...     _ = model(mi_probe.sample_text())
 >>> result = probe.estimate()
 >>> result["hidden_states.0"]
-PairwiseMI(128 variables, 8,128 pairs, 117 samples, 5 equal_count bins, adjusted)
+PairwiseMI(128 variables, 8,128 pairs, 112 samples, 5 equal_count bins, adjusted)
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def sample_activations(
     names = {p.key: p.hook_name for p in resolve(model, whole)}
     if point not in names:
         raise InputError(f"the probe has no hook point '{point}'{nearest(point, names)}; it has {', '.join(names)}.")
-    alone = replace(whole, hooks=names[point], layers=None, calibration_tokens=max(2, max_tokens + 1))
+    alone = replace(whole, hooks=names[point], layers=None, calibration_tokens=2**62)  # never complete: the rows stay rows
     rows: list[NDArray[np.floating]] = []
     with torch.inference_mode():
         for tokens in batches(texts, model, batch_size=1):

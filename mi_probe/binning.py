@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,12 +34,13 @@ def auto_bins(n: int) -> int:
 
 def as_samples(x: ArrayLike, *, what: str = "x") -> NDArray[np.floating]:
     """A 2-D float array, samples x variables, from anything array-like (a torch tensor on any device included)."""
-    if hasattr(x, "detach"):  # a torch tensor, without importing torch
-        x = x.detach().to("cpu")
-        if str(x.dtype) in ("torch.bfloat16", "torch.float16"):
-            x = x.float()
-        x = x.numpy()
-    array = np.asarray(x)
+    values: Any = x
+    if hasattr(values, "detach"):  # a torch tensor, without importing torch
+        values = values.detach().to("cpu")
+        if str(values.dtype) in ("torch.bfloat16", "torch.float16"):
+            values = values.float()
+        values = values.numpy()
+    array = np.asarray(values)
     if array.ndim != 2:
         raise InputError(f"{what} must be a 2-D array of samples x variables; got shape {array.shape}.")
     if array.dtype.kind not in "fiub":
@@ -86,12 +87,12 @@ class Binning:
     @property
     def variables(self) -> int:
         """Number of variables."""
-        return self.edges.shape[0]
+        return int(self.edges.shape[0])
 
     @property
     def bins(self) -> int:
         """Number of bins, the same for every variable."""
-        return self.edges.shape[1] + 1
+        return int(self.edges.shape[1]) + 1
 
     def __repr__(self) -> str:
         return f"Binning({self.variables} variables, {self.bins} bins, {self.method})"

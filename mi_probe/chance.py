@@ -7,10 +7,10 @@ With both margins fixed and the pairing uniform, a cell's count is hypergeometri
 because the terms m ln m add up to those of the margins. Three ways to the same number:
 
 - g by its sum, where few samples are expected in a cell (`kernels.expected_xlogx`);
-- g by its expansion in 1/N, to the third order, where many are (derived from the first eight central moments of the hypergeometric
-  distribution; the first neglected term is about 0.45/m^4 of a count);
-- where every cell of every pair has many, the same expansion summed over the cells in closed form: it is a polynomial in N/a and N/b,
-  so power sums of each variable are enough.
+- g by its expansion in 1/N, to the third order, where many are (derived from the first eight central moments of the
+  hypergeometric distribution; the first neglected term is about 0.45/m^4 of a count);
+- where every cell of every pair has many, the same expansion summed over the cells in closed form: it is a polynomial in N/a and
+  N/b, so power sums of each variable are enough.
 """
 
 from __future__ import annotations
@@ -66,18 +66,18 @@ def chance_level(margins: NDArray[np.integer]) -> NDArray[np.float64]:
     >>> round(float(chance_level(margins)[0, 1]), 4)
     0.0926
     """
-    margins = np.asarray(margins, dtype=np.int64)
-    variables = margins.shape[0]
-    totals = margins.sum(axis=1)
+    counts: NDArray[np.int64] = np.asarray(margins, dtype=np.int64)
+    variables = counts.shape[0]
+    totals = counts.sum(axis=1)
     if variables == 0 or totals[0] == 0:
         return np.zeros((variables, variables))
     n = int(totals[0])
     if (totals != n).any():
         raise ValueError(f"margins have different sums: {np.unique(totals)}")
-    smallest = int(margins[margins > 0].min())
+    smallest = int(counts[counts > 0].min())
     if smallest * smallest / n >= SERIES_FROM:
-        return _closed_form(margins, n)
-    return _by_table(margins, n)
+        return _closed_form(counts, n)
+    return _by_table(counts, n)
 
 
 def _closed_form(margins: NDArray[np.int64], n: int) -> NDArray[np.float64]:
@@ -118,7 +118,8 @@ def chance_level_of_pairs(rows: NDArray[np.integer], columns: NDArray[np.integer
     array, shape (pairs,), nats
         0 where a pair has no sample.
     """
-    rows, columns = (np.ascontiguousarray(m, dtype=np.int64) for m in (rows, columns))
-    n = rows.sum(axis=1)
-    total = kernels.expected_of_pairs(rows, columns, series_from=SERIES_FROM)
-    return np.divide(total, n, out=np.zeros(len(rows)), where=n > 0)
+    first = np.ascontiguousarray(rows, dtype=np.int64)
+    n = first.sum(axis=1)
+    second = np.ascontiguousarray(columns, dtype=np.int64)
+    total = kernels.expected_of_pairs(first, second, series_from=SERIES_FROM)
+    return np.asarray(np.divide(total, n, out=np.zeros(len(rows)), where=n > 0))

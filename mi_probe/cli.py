@@ -82,7 +82,12 @@ def run(name: str, *arguments: Annotated[str, Parameter(allow_leading_hyphen=Tru
         The recipe's own options; `mi-probe run NAME --help` lists them.
     """
     path = rooms.find("recipes", name)
-    recipe = App(name=f"mi-probe run {name}", help_format="plaintext", version_flags=[], default_parameter=Parameter(negative=()))
+    recipe = App(
+        name=f"mi-probe run {name}",
+        help_format="plaintext",
+        version_flags=[],
+        default_parameter=Parameter(negative=(), allow_leading_hyphen=True),
+    )
     recipe.default(_function(path))
     recipe(list(arguments), result_action="return_value")
 
@@ -95,8 +100,8 @@ def _anywhere(name: str) -> list[Path]:
     stem, dot, ending = name.rpartition(".")
     found = []
     for which in ("recipes", "probes"):
-        if (stem if dot and f".{ending}" in (".py", ".toml") else name) in rooms.names(which):  # type: ignore[arg-type]
-            path = rooms.find(which, stem if dot else name)  # type: ignore[arg-type]
+        if (stem if dot and f".{ending}" in (".py", ".toml") else name) in rooms.names(which):
+            path = rooms.find(which, stem if dot else name)
             if not dot or path.suffix == f".{ending}":
                 found.append(path)
     if not found:
@@ -112,7 +117,7 @@ def _function(path: Path) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # type hints of the recipe are resolved through it
     spec.loader.exec_module(module)
-    function = getattr(module, "run", None)
+    function: Callable[..., Any] | None = getattr(module, "run", None)
     if not callable(function):
         raise RoomError(
             f"{path} has no function run(...): a recipe is a file with one. `mi-probe show dimension_pairs` shows how."

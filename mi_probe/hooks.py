@@ -273,7 +273,7 @@ class AttachedProbe(ProbeState):
         ...         _ = model("a patched run")
         ...     _ = model("a cup of coffee")
         >>> probe.tokens_seen
-        5
+        4
         """
         before, self._paused = self._paused, True
         try:
@@ -289,7 +289,7 @@ class AttachedProbe(ProbeState):
     # -- a forward pass ----------------------------------------------------------------------------------------------
 
     def _begin(self, _module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
-        past = kwargs.get("past_key_values")
+        past: Any = kwargs.get("past_key_values")
         length = int(past.get_seq_length()) if hasattr(past, "get_seq_length") else 0
         self._batch = None if self._paused else Batch(kwargs.get("attention_mask"), length)
 

@@ -39,21 +39,13 @@ class PointStream:
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
-        self.binning: Binning | None = None
-        self._counts: JointCounts | None = None
+        self._frozen: tuple[Binning, JointCounts] | None = None
         self._waiting: list[Rows] = []
 
     @property
     def n(self) -> int:
         """Rows seen."""
-        return self._counts.n if self._counts is not None else sum(map(len, self._waiting))
-
-    @property
-    def variables(self) -> int | None:
-        """Number of variables, once a row was seen."""
-        if self._counts is not None:
-            return self._counts.variables
-        return self._waiting[0].shape[1] if self._waiting else None
+        return self._frozen[1].n if self._frozen is not None else sum(map(len, self._waiting))
 
     def rows(self) -> Rows:
         """The rows that wait for the calibration to be complete, shape (rows, variables)."""
@@ -61,35 +53,28 @@ class PointStream:
 
     def prepare(self, rows: Rows) -> NDArray[Any]:
         """Reduce an activation to what `commit` needs: codes once the edges are frozen, its own copy of the rows before."""
-        if self.binning is not None:
-            return self.binning.encode(rows)
-        if self.variables is not None and rows.shape[1] != self.variables:
-            raise InputError(f"this point has {self.variables} variables; got rows of shape {rows.shape}.")
+        if self._frozen is not None:
+            return self._frozen[0].encode(rows)
+        if self._waiting and rows.shape[1] != self._waiting[0].shape[1]:
+            raise InputError(f"this point has {self._waiting[0].shape[1]} variables; got rows of shape {rows.shape}.")
         return np.array(rows)
 
     def commit(self, prepared: NDArray[Any]) -> None:
         """Count what `prepare` returned."""
-        if prepared.dtype == np.uint8:
-            assert self._counts is not None
-            self._counts.update(prepared)
-            return
-        if self.binning is None:
+        if self._frozen is None:
             room = self.probe.calibration_tokens - self.n
             self._waiting.append(prepared[:room])
             prepared = prepared[room:]
             if self.n == self.probe.calibration_tokens:
-                self.binning, self._counts = self._fitted()
+                self._frozen = self._fitted()
                 self._waiting.clear()
-        if len(prepared):
-            assert self.binning is not None and self._counts is not None
-            self._counts.update(self.binning.encode(prepared))
+        if self._frozen is not None and len(prepared):
+            binning, counts = self._frozen
+            counts.update(prepared if prepared.dtype == np.uint8 else binning.encode(prepared))
 
     def read(self) -> tuple[Binning, JointCounts]:
         """Edges and counts as of now."""
-        if self.binning is not None:
-            assert self._counts is not None
-            return self.binning, self._counts
-        return self._fitted()
+        return self._fitted() if self._frozen is None else self._frozen
 
     def _fitted(self) -> tuple[Binning, JointCounts]:
         rows = self.rows()
@@ -103,7 +88,7 @@ class PointStream:
     def frozen(cls, probe: Probe, binning: Binning, counts: JointCounts) -> PointStream:
         """A stream that goes on from edges and counts."""
         stream = cls(probe)
-        stream.binning, stream._counts = binning, counts
+        stream._frozen = (binning, counts)
         return stream
 
 

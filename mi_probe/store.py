@@ -62,8 +62,9 @@ def write(path: str | os.PathLike[str], schema: str, header: dict[str, Any], arr
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-                os.chmod(file.name, 0o666 & ~_umask())
-                os.replace(file.name, path)
+                written = Path(file.name)
+                written.chmod(0o666 & ~_umask())  # a temporary file is private; the result need not be
+                written.replace(path)
             except BaseException:
                 Path(file.name).unlink(missing_ok=True)
                 raise

@@ -88,21 +88,15 @@ def run(
         "depth.png": mi_probe.plots.depth_profile(result),
     }
     table = result[at].to_frame()
-    if len(table) and not any(document.name == "standard input" for document in texts):
+    if len(table):
         cloud = sample_activations(net, texts, at, what)
         strongest = table.loc[table.mi.idxmax()]
         typical = table.loc[(table.mi - table.mi.median()).abs().idxmin()]
-        figures["pairs.png"] = mi_probe.plots.pair_scatter(
-            [
-                (
-                    f"{label} pair: {pair.mi:.3f} nats",
-                    f"dimension {pair.i}",
-                    f"dimension {pair.j}",
-                    *cloud[:, [int(pair.i), int(pair.j)]].T,
-                )
-                for label, pair in (("a typical", typical), ("the strongest", strongest))
-            ]
-        )
+        panels = []
+        for label, pair in (("a typical", typical), ("the strongest", strongest)):
+            x, y = cloud[:, int(pair.i)], cloud[:, int(pair.j)]
+            panels.append((f"{label} pair: {pair.mi:.3f} nats", f"dimension {pair.i}", f"dimension {pair.j}", x, y))
+        figures["pairs.png"] = mi_probe.plots.pair_scatter(panels)
     for name, figure in figures.items():
         figure.savefig(out / name, dpi=150)
 

@@ -65,7 +65,7 @@ def test_every_recipe_runs_and_its_copy_too(
     monkeypatch.chdir(tmp_path)
     call("cp", f"{name}.py", "mine.py")
     for recipe in (name, "./mine.py"):
-        out = tmp_path / recipe.strip("./")
+        out = tmp_path / f"out_of_{Path(recipe).stem}"
         call("run", recipe, "--model", str(tiny_folder), "--out", str(out))
         assert "nats" in capsys.readouterr().out
         assert {p.suffix for p in out.iterdir()} >= {".png", ".safetensors", ".csv"}
@@ -83,7 +83,18 @@ def test_every_recipe_is_one_short_file_with_a_header_and_public_names(name: str
 def test_dimension_pairs_writes_what_it_says(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "one.txt").write_text("a short text about coffee and nothing else, " * 5)
     out = tmp_path / "out"
-    options = ["--hooks", "resid_post", "--layers", "0", "--layers", "-1", "--bins", "4", "--text-file", str(tmp_path / "one.txt")]
+    options = [
+        "--hooks",
+        "resid_post",
+        "--layers",
+        "0",
+        "--layers",
+        "-1",
+        "--bins",
+        "4",
+        "--text-file",
+        str(tmp_path / "one.txt"),
+    ]
     call("run", "dimension_pairs", "--model", str(tiny_folder), "--out", str(out), *options)
     printed = capsys.readouterr().out
     result = mi_probe.MIResult.load(out / "result.safetensors")

@@ -85,7 +85,7 @@ def test_sampled_activations_are_the_rows_that_are_counted(tiny: Any) -> None:
     binning = probe.binnings["hidden_states.2"]
     counts = mi_probe.JointCounts.from_codes(binning.encode(rows), binning.bins)
     assert counts == probe.counts["hidden_states.2"]
-    with pytest.raises(InputError, match="did you mean 'hidden_states.2'"):
+    with pytest.raises(InputError, match=r"did you mean 'hidden_states\.2'"):
         sample_activations(tiny, [text], "hidden_state.2")
 
 

@@ -93,7 +93,7 @@ def test_what_does_not_exist_is_refused_with_what_does(tiny: Any, kwargs: dict[s
 
 
 def test_something_that_is_no_model_is_refused() -> None:
-    with pytest.raises(HookPointError, match="Linear is not a model.*hook_dict"):
+    with pytest.raises(HookPointError, match=r"Linear is not a model.*hook_dict"):
         mi_probe.attach(torch.nn.Linear(2, 2), "dimension_pairs")  # type: ignore[arg-type]
 
 

@@ -36,7 +36,9 @@ def test_every_ready_made_probe_loads_and_says_what_it_is_for(name: str) -> None
 
 
 def test_all_mistakes_are_reported_at_once_with_the_nearest_key() -> None:
-    text = 'hook = "resid_post"\nlayers = ["first"]\n[tokens]\nskip_frist = 2\n[binning]\nbins = 1\nmethod = "equal_with"\n[extra]\n'
+    text = (
+        'hook = "resid_post"\nlayers = ["first"]\n[tokens]\nskip_frist = 2\n[binning]\nbins = 1\nmethod = "equal_with"\n[extra]\n'
+    )
     with pytest.raises(ProbeError) as caught:
         Probe.from_toml(text)
     message = str(caught.value)

@@ -183,10 +183,11 @@ stream is needed and no hub can be reached.
 | context | {CONTEXT} tokens |
 | vocabulary | {facts["vocabulary"]} (byte-level BPE) |
 | parameters | {facts["parameters"]:,}, stored as float16 |
-| trained on | {facts["tokens_seen"]:,} tokens ({facts["epochs"]:.1f} passes over {facts["train_tokens"]:,}), seed {facts["seed"]} |
+| trained on | {facts["tokens_seen"]:,} tokens ({facts["epochs"]:.1f} passes over {facts["train_tokens"]:,}) |
+| seed | {facts["seed"]} |
 
-Loss on held-out text ({facts["held_out_bytes"]:,} bytes: one block of consecutive paragraphs from the middle of each book, seen by neither the
-tokenizer nor the model), in bits per byte:
+Loss on held-out text ({facts["held_out_bytes"]:,} bytes: one block of consecutive paragraphs from the middle of each book, seen
+by neither the tokenizer nor the model), in bits per byte:
 
 | model | bits per byte |
 |---|---|
@@ -194,8 +195,8 @@ tokenizer nor the model), in bits per byte:
 | bigram over the same tokens, Witten-Bell | {facts["bigram_bits_per_byte"]:.3f} |
 | **coffee-gpt2** (float16 weights, computed in float32) | **{facts["model_bits_per_byte"]:.3f}** |
 
-The bigram's back-off weight was chosen on the held-out text itself, which flatters the bigram. `training.json` holds these figures;
-`tools/train_coffee_gpt2.py` made everything in this folder.
+The bigram's back-off weight was chosen on the held-out text itself, which flatters the bigram. `training.json` holds these
+figures; `tools/train_coffee_gpt2.py` made everything in this folder.
 """
     )
 

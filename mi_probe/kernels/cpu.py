@@ -1,7 +1,7 @@
 """The CPU kernels, in numba: encode values, count all pairs, sum over the tables, expected sums at independence.
 
-Compiled code is cached on disk. The kernels release the interpreter lock and take a range of variables, so plain threads share the
-work; each pair is written by one thread, hence the same integers for any number of threads.
+Compiled code is cached on disk. The kernels release the interpreter lock and take a range of variables, so plain threads share
+the work; each pair is written by one thread, hence the same integers for any number of threads.
 """
 
 from __future__ import annotations
@@ -150,8 +150,8 @@ def _bit_sliced(planes: Any, first: int, last: int, tables: Any) -> None:
 
 def scatter_is_cheaper(samples: int, bins: int) -> bool:
     """Which of the two ways costs less, by the costs measured in benchmarks/bench_counting.py (nanoseconds a pair)."""
-    scatter = 0.9 * samples + 0.6 * bins * bins
-    bit_sliced = bins * bins * (3.2 + 0.11 * -(-samples // _WORD))
+    scatter = 45 + 0.35 * samples
+    bit_sliced = 20 + bins * bins * (1.2 + 0.075 * -(-samples // _WORD))
     return scatter < bit_sliced
 
 
@@ -207,7 +207,7 @@ class PairSums(NamedTuple):
 
 
 @jit
-def _f(n: int, small: Any) -> float:
+def _f(n: int, small: Any) -> Any:
     return small[n] if n < small.shape[0] else n * np.log(n)
 
 
@@ -217,9 +217,9 @@ def _pair_sums(tables: Any, small: Any, first: int, last: int, joint: Any, row: 
     columns = np.zeros(bins, dtype=np.int64)
     for p in range(first, last):
         columns[:] = 0
-        total = 0
+        total = np.int64(0)
         for a in range(bins):
-            margin = 0
+            margin = np.int64(0)
             for b in range(bins):
                 count = np.int64(tables[p, a, b])
                 if count:
@@ -258,11 +258,11 @@ def pair_sums(tables: Counts) -> PairSums:
 
 
 @jit
-def _excess(n: int, a: int, b: int, small: Any) -> float:
+def _excess(n: int, a: int, b: int, small: Any) -> Any:
     """E[f(X)] - f(ab/n) for X hypergeometric (n, a, b), by summing outwards from the mode.
 
-    Weights follow p(x + 1) / p(x) = (a - x)(b - x) / ((x + 1)(n - a - b + x + 1)) from 1 at the mode and are divided by their sum,
-    so no factorial is needed and nothing cancels.
+    Weights follow p(x + 1) / p(x) = (a - x)(b - x) / ((x + 1)(n - a - b + x + 1)) from 1 at the mode and are divided by their
+    sum, so no factorial is needed and nothing cancels.
     """
     low, high = max(0, a + b - n), min(a, b)
     mode = min(max(((a + 1) * (b + 1)) // (n + 2), low), high)
@@ -288,7 +288,7 @@ def _excess(n: int, a: int, b: int, small: Any) -> float:
 
 
 @jit
-def _series(n: float, a: float, b: float) -> float:
+def _series(n: float, a: float, b: float) -> Any:
     """The same by its expansion in 1/n (see `mi_probe.chance`), for ab/n large."""
     p, q, e = a / n, b / n, 1.0 / n
     u, v = 1.0 / p, 1.0 / q
@@ -306,12 +306,12 @@ def _series(n: float, a: float, b: float) -> float:
 
 
 @jit
-def _expected_one(n: int, a: int, b: int, series_from: float, small: Any) -> float:
+def _expected_one(n: int, a: int, b: int, series_from: float, small: Any) -> Any:
     if a == 0 or b == 0:
         return 0.0
     if float(a) * float(b) / n >= series_from:
-        return float(_series(float(n), float(a), float(b)))
-    return float(_excess(n, a, b, small))
+        return _series(float(n), float(a), float(b))
+    return _excess(n, a, b, small)
 
 
 @jit
