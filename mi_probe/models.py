@@ -57,7 +57,10 @@ def load_model(name: str | Path = BUNDLED, *, device: str | None = None, dtype: 
 
     import torch
     from transformer_lens.model_bridge import TransformerBridge
+    from transformers.utils import logging as transformers_logging
 
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # copying weights takes no time; downloads keep their own bar
     try:
         model = TransformerBridge.boot_transformers(source, device=device, dtype=dtype or torch.float32)
     except (OSError, ValueError, RuntimeError) as error:
@@ -68,6 +71,9 @@ def load_model(name: str | Path = BUNDLED, *, device: str | None = None, dtype: 
             f"Without a connection, use the bundled model, load_model('{BUNDLED}'), or a folder that holds a model saved with\n"
             "save_pretrained (config.json, model.safetensors, tokenizer.json): load_model('path/to/folder')."
         ) from error
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
     model.eval()
     if str(name) == BUNDLED:
         model.cfg.model_name = BUNDLED  # not the folder it happens to lie in: the name goes into result files

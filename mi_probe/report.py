@@ -9,7 +9,7 @@ from mi_probe.result import MIResult, PairwiseMI
 __all__ = ["describe"]
 
 
-def describe(result: MIResult, *, top: int = 5) -> str:
+def describe(result: MIResult, *, top: int = 5, variables: str = "variables", samples: str = "samples") -> str:
     """What was measured, how much of it is chance, where the strongest pairs are: a few lines of plain text.
 
     Parameters
@@ -17,6 +17,8 @@ def describe(result: MIResult, *, top: int = 5) -> str:
     result : MIResult
     top : int
         How many of the strongest pairs to name.
+    variables, samples : str
+        What these are, in the reader's words: "hidden dimensions", "tokens".
 
     Examples
     --------
@@ -29,19 +31,19 @@ def describe(result: MIResult, *, top: int = 5) -> str:
     first = points[0]
     where = f"at each of {len(result)} hook points, {next(iter(result))} to {list(result)[-1]}"
     lines = [
-        f"Measured: mutual information (MI) of {len(first.pairs()):,} pairs of variables "
-        f"{where if len(result) > 1 else 'at ' + next(iter(result))}, over {_samples(points)} samples, in nats.",
+        f"Measured: mutual information (MI) of {len(first.pairs()):,} pairs of {variables} "
+        f"{where if len(result) > 1 else 'at ' + next(iter(result))}, over {_samples(points)} {samples}, in nats.",
         f"Binned:   each variable into {first.bins} {first.method.replace('_', '-')} bins.",
     ]
     raw, chance, mi = (_range(points, what) for what in ("raw", "chance", "mi"))
     lines += [
         f"Chance:   the plain histogram estimate averages {raw}, but the same values paired at random would give {chance}.",
-        f"Result:   with chance removed, a pair shares {mi} on average.",
+        f"Result:   with chance removed, a pair shares {mi} on average{_extremes(result)}.",
     ]
     per_cell = first.samples / first.bins**2
     if per_cell < 1:
         lines.append(
-            f"Caution:  only {per_cell:.2f} samples a cell: most of the plain estimate is chance, and it differs between pairs. "
+            f"Caution:  only {per_cell:.2f} {samples} a cell: most of the plain estimate is chance, which differs by pair. "
             "Fewer bins, or more text, would tell more."
         )
     missing = sum(int(p.missing.sum()) for p in points)
@@ -58,6 +60,14 @@ def _distinct(result: MIResult, top: int) -> list[tuple[str, str, str, float]]:
     """The strongest pairs; one that stays strong through many layers is named once."""
     table = result.top_pairs(len(result) * top).drop_duplicates(["i", "j"]).head(top)
     return list(table[["point", "i", "j", "mi"]].itertuples(index=False, name=None))
+
+
+def _extremes(result: MIResult) -> str:
+    """Where the pairs share least and most on average, if there are several hook points."""
+    means = {name: float(np.nanmean(p.pairs("mi"))) for name, p in result.items() if np.isfinite(p.pairs("mi")).any()}
+    if len(means) < 2:
+        return ""
+    return f" (least at {min(means, key=means.__getitem__)}, most at {max(means, key=means.__getitem__)})"
 
 
 def _samples(points: list[PairwiseMI]) -> str:

@@ -102,7 +102,7 @@ def run(
 
     # What it found, in words.
     print(f"Model:    {net.cfg.model_name}, {counted.tokens_seen:,} tokens of {', '.join(d.name for d in texts[:3])}")
-    print(describe(result))
+    print(describe(result, variables="hidden dimensions", samples="tokens"))
     print(f"Figures:  {', '.join(str(out / name) for name in figures)}")
     print(f"Results:  {out / 'result.safetensors'}, tables beside it")
     return result
