@@ -75,8 +75,8 @@ def load_model(name: str | Path = BUNDLED, *, device: str | None = None, dtype: 
         if bars:
             transformers_logging.enable_progress_bar()
     model.eval()
-    if str(name) == BUNDLED:
-        model.cfg.model_name = BUNDLED  # not the folder it happens to lie in: the name goes into result files
+    if Path(source).is_dir():
+        model.cfg.model_name = Path(source).resolve().name  # the name goes into result files, the path does not
     return model
 
 

@@ -122,6 +122,7 @@ def test_a_folder_is_loaded_as_it_is(tmp_path: Path) -> None:
     make_tiny_gpt2(tmp_path, n_layer=2)
     model = mi_probe.load_model(tmp_path, dtype=torch.float64)
     assert model.cfg.n_layers == 2
+    assert model.cfg.model_name == tmp_path.name
     assert model(torch.tensor([[1, 2]])).dtype == torch.float64
 
 
