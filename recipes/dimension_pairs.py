@@ -4,8 +4,9 @@ Question    For every pair of hidden dimensions, how much does the value of one 
 Command     mi-probe run dimension_pairs
             mi-probe run dimension_pairs --model gpt2 --text-file my_texts/ --out gpt2_pairs
 Cost        Seconds for one text; for a corpus, about what its forward passes cost. Memory does not grow with the text.
-Expect      One short text: most of the plain estimate is chance (left panel of distributions.png), and a small part is left once
-            chance is removed (right panel). The embedding stands apart from the blocks, which lie close to each other.
+Expect      One short text: much of the plain estimate is chance (left panel of distributions.png); the right panel shows what is
+            left. In the bundled model the pairs share most at the embedding, 0.11 nats on average, and less with depth, down to
+            0.02 at the last blocks. Many tokens repeat in one paragraph, and at the embedding equal tokens are nearly equal rows.
 
 Files in the output folder: result.safetensors (load it with mi_probe.MIResult.load), state.safetensors (the counts: they can be
 added to), summary.csv, top_pairs.csv, and the figures.
@@ -90,12 +91,16 @@ def run(
     table = result[at].to_frame()
     if len(table):
         cloud = sample_activations(net, texts, at, what)
-        strongest = table.loc[table.mi.idxmax()]
-        typical = table.loc[(table.mi - table.mi.median()).abs().idxmin()]
+        picks = {
+            "a pair that shares nothing": table.mi.abs().idxmin(),
+            "the median pair": (table.mi - table.mi.median()).abs().idxmin(),
+            "the strongest pair": table.mi.idxmax(),
+        }
         panels = []
-        for label, pair in (("a typical", typical), ("the strongest", strongest)):
+        for label, row in picks.items():
+            pair = table.loc[row]
             x, y = cloud[:, int(pair.i)], cloud[:, int(pair.j)]
-            panels.append((f"{label} pair: {pair.mi:.3f} nats", f"dimension {pair.i}", f"dimension {pair.j}", x, y))
+            panels.append((f"{label}: {pair.mi:.3f} nats", f"{at}, dimension {pair.i}", f"dimension {pair.j}", x, y))
         figures["pairs.png"] = mi_probe.plots.pair_scatter(panels)
     for name, figure in figures.items():
         figure.savefig(out / name, dpi=150)
