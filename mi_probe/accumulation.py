@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mi_probe.binning import Binning
 from mi_probe.corpus import Document, batches
 from mi_probe.errors import InputError, nearest
 from mi_probe.hooks import AttachedProbe, attach, resolve
@@ -20,9 +21,10 @@ __all__ = ["accumulate", "sample_activations"]
 
 def accumulate(
     model: Any,
-    texts: Iterable[Document | str],
+    texts: str | Document | Iterable[Document | str],
     probe: Probe | str | Path = "dimension_pairs",
     *,
+    edges: Mapping[str, Binning] | None = None,
     batch_size: int = 8,
     progress: bool = False,
 ) -> AttachedProbe:
@@ -35,6 +37,8 @@ def accumulate(
     model : TransformerBridge
     texts : strings or `mi_probe.corpus.Document`
     probe : Probe, str or path
+    edges : mapping of hook point -> Binning, optional
+        As in `attach`.
     batch_size : int
         Windows that run together. It changes the speed, not the counts.
     progress : bool
@@ -48,7 +52,7 @@ def accumulate(
     Raises
     ------
     InputError
-        A text without a token.
+        No text has a token.
     HookPointError
         The model lacks a hook point of the probe.
 
@@ -64,7 +68,7 @@ def accumulate(
     from tqdm import tqdm
 
     with (
-        attach(model, probe) as attached,
+        attach(model, probe, edges=edges) as attached,
         torch.inference_mode(),
         tqdm(unit=" tokens", unit_scale=True, delay=2.0, disable=not progress) as bar,
     ):
@@ -77,7 +81,7 @@ def accumulate(
 
 def sample_activations(
     model: Any,
-    texts: Iterable[Document | str],
+    texts: str | Document | Iterable[Document | str],
     point: str,
     probe: Probe | str | Path = "dimension_pairs",
     *,
@@ -114,6 +118,8 @@ def sample_activations(
     import torch
 
     whole = probe if isinstance(probe, Probe) else load_probe(probe)
+    if max_tokens < 1:
+        raise InputError(f"max_tokens must be at least 1; got {max_tokens}.")
     names = {p.key: p.hook_name for p in resolve(model, whole)}
     if point not in names:
         raise InputError(f"the probe has no hook point '{point}'{nearest(point, names)}; it has {', '.join(names)}.")

@@ -40,6 +40,8 @@ def as_samples(x: ArrayLike, *, what: str = "x") -> NDArray[np.floating]:
         if str(values.dtype) in ("torch.bfloat16", "torch.float16"):
             values = values.float()
         values = values.numpy()
+    if isinstance(values, np.ma.MaskedArray):
+        values = np.ma.filled(values.astype(np.float64), np.nan)
     array = np.asarray(values)
     if array.ndim != 2:
         raise InputError(f"{what} must be a 2-D array of samples x variables; got shape {array.shape}.")
@@ -54,7 +56,7 @@ def as_samples(x: ArrayLike, *, what: str = "x") -> NDArray[np.floating]:
 class Binning:
     """The inner edges of every variable. A value x gets the code ``number of edges <= x``.
 
-    Edges that would cut between equal values stay between different values, so ties are never split.
+    Equal values share a bin: an edge that would part them moves to the nearer end of their run.
 
     Parameters
     ----------
@@ -76,7 +78,7 @@ class Binning:
     method: BinningMethod
 
     def __post_init__(self) -> None:
-        edges = np.ascontiguousarray(self.edges, dtype=np.float64)
+        edges = np.array(self.edges, dtype=np.float64, order="C")  # a copy: nobody else may change frozen edges
         if edges.ndim != 2 or not 1 <= edges.shape[1] < MAX_BINS:
             raise BinningError(f"edges must have shape (variables, bins - 1) with 2 to {MAX_BINS} bins; got shape {edges.shape}.")
         if np.isnan(edges).any() or (edges[:, 1:] < edges[:, :-1]).any():
@@ -131,7 +133,7 @@ class Binning:
         if not isinstance(bins, int | np.integer) or isinstance(bins, bool) or not 2 <= bins <= MAX_BINS:
             raise BinningError(f"bins must be 'auto' or a whole number from 2 to {MAX_BINS}; got {bins!r}.")
         bins = int(bins)
-        values = np.where(np.isfinite(x), x, np.nan).astype(np.float64, copy=False)
+        values = np.where(np.isfinite(x), x, x.dtype.type(np.nan))
         edges = np.full((x.shape[1], bins - 1), np.inf)
         if x.shape[0] and x.shape[1]:
             fitted = _equal_count(values, bins) if method == "equal_count" else _equal_width(values, bins)
@@ -176,23 +178,34 @@ class Binning:
             )
 
 
-def _equal_count(values: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
+def _equal_count(values: NDArray[np.floating], bins: int) -> NDArray[np.float64]:
     ordered = np.sort(values, axis=0)  # NaN last
     present = np.isfinite(ordered).sum(axis=0)
-    # round(k n / bins) samples below edge k, and as many above its mirror image: a decreasing map must not change the bins
-    lower = (2 * np.arange(1, bins)[:, None] * present[None, :] + bins) // (2 * bins)
-    cuts = np.where(np.arange(1, bins)[:, None] <= bins // 2, lower, present - lower[::-1])
-    cuts = np.minimum(cuts, np.maximum(present - 1, 0))
-    # An edge is a value of the sample itself: float32 data are compared exactly, and equal values share a bin.
-    edges = np.take_along_axis(ordered, cuts, axis=0)
-    return np.ascontiguousarray(edges.T)
+    top = np.maximum(present - 1, 0)
+    # round(k n / bins) samples below edge k, and as many above its mirror image, so that a decreasing map does not change the
+    # bins (where n is odd and bins even, the middle sample has to go to one side).
+    k = np.arange(1, bins)[:, None]
+    lower = (2 * k * present + bins) // (2 * bins)
+    ranks = np.where(k <= bins // 2, lower, present - lower[::-1])
+    edges = np.empty((bins - 1, values.shape[1]))
+    for row, rank in enumerate(ranks):
+        value = np.take_along_axis(ordered, np.minimum(rank, top)[None], axis=0)[0]
+        # A cut inside a run of equal values moves to the run's nearer end, but not to where nothing would be on one side.
+        begin, end = (ordered < value).sum(axis=0), (ordered <= value).sum(axis=0)
+        move_up = (begin == 0) | ((end < present) & (end - rank < rank - begin))
+        cut = np.where(move_up, end, begin)
+        # An edge is a value of the sample itself, so that float32 data are compared exactly.
+        edge = np.take_along_axis(ordered, np.minimum(cut, top)[None], axis=0)[0]
+        edges[row] = np.where(cut < present, edge, np.inf)
+    return np.ascontiguousarray(np.maximum.accumulate(edges, axis=0).T)
 
 
-def _equal_width(values: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
+def _equal_width(values: NDArray[np.floating], bins: int) -> NDArray[np.float64]:
+    # In the dtype of the data, as numpy.histogram2d has it: its edges for float32 are float32.
     missing = np.isnan(values)
     low = np.where(missing, np.inf, values).min(axis=0)
     high = np.where(missing, -np.inf, values).max(axis=0)
     low, high = np.where(np.isfinite(low), low, np.nan), np.where(np.isfinite(high), high, np.nan)
     same = low == high  # numpy.histogram2d widens a constant by one half each way
-    low, high = np.where(same, low - 0.5, low), np.where(same, high + 0.5, high)
-    return np.ascontiguousarray(np.linspace(low, high, bins + 1, axis=1)[:, 1:-1])
+    low, high = np.where(same, low - low.dtype.type(0.5), low), np.where(same, high + high.dtype.type(0.5), high)
+    return np.linspace(low, high, bins + 1, axis=1)[:, 1:-1].astype(np.float64)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe import kernels
+from mi_probe.errors import InputError
 
 __all__ = ["SERIES_FROM", "chance_level", "chance_level_of_pairs"]
 
@@ -69,11 +70,11 @@ def chance_level(margins: NDArray[np.integer]) -> NDArray[np.float64]:
     counts: NDArray[np.int64] = np.asarray(margins, dtype=np.int64)
     variables = counts.shape[0]
     totals = counts.sum(axis=1)
+    if len(np.unique(totals)) > 1:
+        raise InputError(f"margins must have one sum; got {np.unique(totals)}.")
     if variables == 0 or totals[0] == 0:
         return np.zeros((variables, variables))
     n = int(totals[0])
-    if (totals != n).any():
-        raise ValueError(f"margins have different sums: {np.unique(totals)}")
     smallest = int(counts[counts > 0].min())
     if smallest * smallest / n >= SERIES_FROM:
         return _closed_form(counts, n)

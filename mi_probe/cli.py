@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from mi_probe import __version__, rooms
-from mi_probe.errors import MIProbeError, RoomError
+from mi_probe.errors import MIProbeError, RoomError, nearest
 
 __all__ = ["app", "main"]
 
@@ -56,44 +57,50 @@ def cp(name: str, dest: Path = Path(), *, force: bool = False) -> None:
         Replace a file that is there.
     """
     sources = _anywhere(name)
-    if len(sources) > 1 and dest.suffix:
-        sources = [s for s in sources if s.suffix == dest.suffix] or sources[:1]
-    for source in sources:
-        target = dest / source.name if dest.is_dir() or not dest.suffix else dest
+    into_folder = dest.is_dir() or not dest.suffix
+    if not into_folder:
+        sources = [s for s in sources if s.suffix == dest.suffix]
+        if not sources:
+            raise RoomError(f"{name} is not a {dest.suffix} file: name a folder, or a copy with its own ending.")
+    targets = [dest / source.name if into_folder else dest for source in sources]
+    for target in targets:
         if target.exists() and not force:
             raise RoomError(f"{target} is there already: choose another name, or say --force to replace it.")
+    for source, target in zip(sources, targets, strict=True):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(rooms.read_text(source), encoding="utf-8")
-        command = (
-            f"mi-probe run {_as_path(target)}" if target.suffix == ".py" else f"mi-probe run RECIPE --probe {_as_path(target)}"
-        )
-        print(f"copied to {target}; edit it, then: {command}")
+        path = str(target) if target.parent != Path() else f"./{target}"
+        print(f"copied to {target}; edit it, then: mi-probe run {path if target.suffix == '.py' else f'RECIPE --probe {path}'}")
 
 
 @app.command(help_flags=[])
-def run(name: str, *arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
-    """Run a recipe.
+def run(
+    name: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *arguments: Annotated[str, Parameter(allow_leading_hyphen=True)],
+) -> None:
+    """Run a recipe. Its own options: mi-probe run NAME --help.
 
     Parameters
     ----------
     name : str
         A recipe, as `mi-probe ls` lists it, or a recipe file of your own.
     arguments : str
-        The recipe's own options; `mi-probe run NAME --help` lists them.
+        The recipe's options.
     """
+    if name in ("--help", "-h"):
+        app.help_print(["run"])
+        return
     path = rooms.find("recipes", name)
     recipe = App(
         name=f"mi-probe run {name}",
         help_format="plaintext",
         version_flags=[],
-        default_parameter=Parameter(negative=(), allow_leading_hyphen=True),
+        default_parameter=Parameter(negative=(), consume_multiple=True),
     )
     recipe.default(_function(path))
-    recipe(list(arguments), result_action="return_value")
-
-
-def _as_path(path: Path) -> str:
-    return str(path) if path.parent != Path() else f"./{path}"
+    given = ["/dev/stdin" if a == "-" else a for a in arguments]  # a lone hyphen would be read as an option
+    recipe(given, result_action="return_value")
 
 
 def _anywhere(name: str) -> list[Path]:
@@ -105,7 +112,8 @@ def _anywhere(name: str) -> list[Path]:
             if not dot or path.suffix == f".{ending}":
                 found.append(path)
     if not found:
-        rooms.find("recipes", name)  # raises, naming the nearest
+        every = [*rooms.names("recipes"), *rooms.names("probes")]
+        raise RoomError(f"there is no recipe or probe '{name}'{nearest(name, every)}; `mi-probe ls` lists all.")
     return found
 
 
@@ -127,9 +135,10 @@ def _function(path: Path) -> Callable[..., Any]:
 
 def main() -> None:
     """Entry point of the console script."""
+    warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
     try:
         app()
-    except MIProbeError as error:
+    except (MIProbeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

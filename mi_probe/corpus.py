@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mi_probe.errors import InputError
+from mi_probe.errors import InputError, MIProbeWarning
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,9 @@ def sample_text() -> str:
     return path.read_text(encoding="utf-8").strip()
 
 
-def documents(*, text: str | None = None, text_file: Iterable[str | os.PathLike[str]] = ()) -> list[Document]:
+def documents(
+    *, text: str | None = None, text_file: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ()
+) -> list[Document]:
     """The texts that a user names: a string, files, folders (their ``*.txt``, sorted), ``-`` for standard input.
 
     Parameters
@@ -70,7 +73,7 @@ def documents(*, text: str | None = None, text_file: Iterable[str | os.PathLike[
     >>> [d.name for d in documents()]
     ['turkish_coffee']
     """
-    paths = list(text_file)
+    paths = [text_file] if isinstance(text_file, str | os.PathLike) else list(text_file)
     if text is not None and paths:
         raise InputError("give either a text or text files, not both.")
     if text is not None:
@@ -80,7 +83,7 @@ def documents(*, text: str | None = None, text_file: Iterable[str | os.PathLike[
     found = []
     for name in paths:
         path = Path(name)
-        if str(name) == "-":
+        if str(name) in ("-", "/dev/stdin"):
             found.append(Document("standard input", sys.stdin.read()))
         elif path.is_dir():
             inside = sorted(path.glob("*.txt"))
@@ -104,6 +107,8 @@ def windows(document: Document, model: Any) -> Iterator[list[int]]:
         raise InputError("this model has no tokenizer: run your own forward passes inside mi_probe.attach instead.")
     front = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     room = int(model.cfg.n_ctx) - len(front)
+    if room < 1:
+        raise InputError(f"this model's context of {model.cfg.n_ctx} tokens has no room beside BOS.")
     waiting: list[int] = []
     for piece in document.pieces():
         waiting += tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]
@@ -114,16 +119,21 @@ def windows(document: Document, model: Any) -> Iterator[list[int]]:
         yield front + waiting
 
 
-def batches(texts: Iterable[Document | str], model: Any, *, batch_size: int = 8) -> Iterator[torch.Tensor]:
+def batches(texts: str | Document | Iterable[Document | str], model: Any, *, batch_size: int = 8) -> Iterator[torch.Tensor]:
     """Batches of token ids, shape (rows, positions), in the order of the texts.
 
     Rows are packed only with neighbours of the same length, so nothing is padded, and the order of the tokens does not depend on
     the batch size: nor do the counts.
 
+    Warns
+    -----
+    MIProbeWarning
+        A text without a token is left out.
+
     Raises
     ------
     InputError
-        A text without a token.
+        No text has a token.
 
     Examples
     --------
@@ -137,16 +147,19 @@ def batches(texts: Iterable[Document | str], model: Any, *, batch_size: int = 8)
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1; got {batch_size}.")
     rows: list[list[int]] = []
-    for text in texts:
+    nothing = True
+    for text in [texts] if isinstance(texts, str | Document) else texts:
         document = Document("text", text) if isinstance(text, str) else text
         empty = True
         for window in windows(document, model):
-            empty = False
+            empty = nothing = False
             if rows and (len(rows) == batch_size or len(rows[0]) != len(window)):
                 yield torch.tensor(rows)
                 rows = []
             rows.append(window)
         if empty:
-            raise InputError(f"the text '{document.name}' is empty: there is no token to measure.")
+            warnings.warn(f"the text '{document.name}' is empty: left out.", MIProbeWarning, stacklevel=2)
+    if nothing:
+        raise InputError("there is no token to measure: no text, or only empty ones, were given.")
     if rows:
         yield torch.tensor(rows)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.binning import MISSING
-from mi_probe.errors import InputError, MergeError
+from mi_probe.binning import MAX_BINS, MISSING
+from mi_probe.errors import InputError, MergeError, MIProbeError
 
 __all__ = ["JointCounts"]
 
@@ -38,6 +39,8 @@ class JointCounts:
     tables : array, shape (pairs, bins, bins)
         Joint counts in the order of ``numpy.triu_indices(variables, 1)``.
 
+    The arrays are read-only views of the counts as they go on; `copy` keeps a moment.
+
     Examples
     --------
     >>> import numpy as np
@@ -52,6 +55,8 @@ class JointCounts:
     """
 
     def __init__(self, variables: int, bins: int) -> None:
+        if variables < 1 or not 1 <= bins <= MAX_BINS:
+            raise InputError(f"counts need at least 1 variable and 1 to {MAX_BINS} bins; got {variables} and {bins}.")
         self.variables = variables
         self.bins = bins
         self._n = 0
@@ -60,6 +65,7 @@ class JointCounts:
         self._tables: NDArray[np.integer] = np.zeros((self.pairs, bins, bins), dtype=np.int32)
         self._buffer = np.empty((_BUFFER_ROWS, variables), dtype=np.uint8)
         self._buffered = 0
+        self._broken = False
 
     @classmethod
     def from_codes(cls, codes: NDArray[np.uint8], bins: int) -> JointCounts:
@@ -92,14 +98,18 @@ class JointCounts:
                 f"counts of {counts.variables} variables and {counts.bins} bins need missing {counts._missing.shape} and "
                 f"tables {counts._tables.shape}; got {missing.shape} and {tables.shape}."
             )
+        if any(a.dtype.kind not in "iu" for a in (missing, margins, tables)):
+            raise InputError("counts must be whole numbers.")
         if min(n, *(int(a.min(initial=0)) for a in (missing, margins, tables))) < 0:
             raise InputError("counts must not be negative.")
         if (margins.sum(axis=1) + missing != n).any():
             raise InputError("margins and missing samples do not add up to the number of samples.")
         for start, i, block in _rows_of(counts.variables):
             part = tables[start : start + block]
-            if (part.sum(axis=2) > margins[i]).any() or (part.sum(axis=1) > margins[i + 1 :]).any():
-                raise InputError(f"the tables of variable {i} hold more samples than its margins.")
+            too_many = (part.sum(axis=2) > margins[i]).any() or (part.sum(axis=1) > margins[i + 1 :]).any()
+            too_few = (part.sum(axis=(1, 2)) < n - missing[i] - missing[i + 1 :]).any()
+            if too_many or too_few:
+                raise InputError(f"the tables of variable {i} do not fit its margins.")
         counts._n = int(n)
         counts._missing[:] = missing
         counts._margins[:] = margins
@@ -125,19 +135,19 @@ class JointCounts:
     def missing(self) -> NDArray[np.int64]:
         """Samples left out of each variable, shape (variables,)."""
         self._flush()
-        return self._missing
+        return _read_only(self._missing)
 
     @property
     def margins(self) -> NDArray[np.int64]:
         """Counts of each variable over its own samples, shape (variables, bins)."""
         self._flush()
-        return self._margins
+        return _read_only(self._margins)
 
     @property
     def tables(self) -> NDArray[np.integer]:
         """Joint counts, shape (pairs, bins, bins)."""
         self._flush()
-        return self._tables
+        return _read_only(self._tables)
 
     @property
     def nbytes(self) -> int:
@@ -218,17 +228,28 @@ class JointCounts:
         return twin
 
     def _flush(self) -> None:
+        if self._broken:
+            raise MIProbeError("counting was interrupted halfway through a buffer: these counts are not whole. Start anew.")
         if self._buffered == 0:
             return
         from mi_probe import kernels
 
-        codes, self._buffered = self._buffer[: self._buffered], 0
+        codes = self._buffer[: self._buffered]
         if self._n > _INT32_MAX and self._tables.dtype == np.int32:
             self._tables = self._tables.astype(np.int64)
+        self._broken = True  # until all of it is done: half a buffer must never pass for a whole one
         kernels.count_pairs(codes, self._tables)
         for b in range(self.bins):
             self._margins[:, b] += np.count_nonzero(codes == b, axis=0)
         self._missing += np.count_nonzero(codes == MISSING, axis=0)
+        self._buffered = 0
+        self._broken = False
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _rows_of(variables: int) -> Iterator[tuple[int, int, int]]:

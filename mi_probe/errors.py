@@ -13,6 +13,7 @@ __all__ = [
     "MIProbeWarning",
     "MergeError",
     "ModelError",
+    "PointError",
     "ProbeError",
     "RoomError",
     "StoreError",
@@ -58,6 +59,12 @@ class ModelError(MIProbeError):
     """A model cannot be loaded."""
 
 
+class PointError(MIProbeError, KeyError):
+    """A result has no such hook point."""
+
+    __str__ = Exception.__str__  # KeyError's would put the message in quotes
+
+
 class StoreError(MIProbeError):
     """A file is missing, cut off, altered, or of another kind or version."""
 
@@ -71,12 +78,12 @@ class MIProbeWarning(UserWarning):
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """A hint such as ``; did you mean 'bins'?``, or an empty string when nothing is close.
+    """A hint such as `` (did you mean 'bins'?)``, or an empty string when nothing is close.
 
     Examples
     --------
     >>> nearest("bin", ["bins", "method"])
-    "; did you mean 'bins'?"
+    " (did you mean 'bins'?)"
     """
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return f" (did you mean '{close[0]}'?)" if close else ""

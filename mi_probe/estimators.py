@@ -153,7 +153,10 @@ def estimate(counts: JointCounts, *, correction: Correction = "adjusted") -> Est
             mi = raw + (rows + columns - joint - 1) / (2 * n)
     else:
         mi = adjust(raw, level, np.minimum(h_row, h_column))
-    return Estimate(mi, raw, level, h_joint, sums.n, entropy(counts.margins), self_chance)
+    found = Estimate(mi, raw, level, h_joint, sums.n, entropy(counts.margins), self_chance)
+    for array in vars(found).values():
+        array.flags.writeable = False
+    return found
 
 
 def _chance(counts: JointCounts, n: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

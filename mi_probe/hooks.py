@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import fnmatch
+import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mi_probe.binning import Binning
+from mi_probe.counts import JointCounts
 from mi_probe.errors import HookPointError, MIProbeWarning, nearest
 from mi_probe.probe import NAMED_SETS, Probe, load_probe
 from mi_probe.state import PointStream, ProbeState
@@ -166,7 +169,7 @@ def _real_tokens(tokens: torch.Tensor, batch: Batch, tokenizer: Any) -> torch.Te
     import torch
 
     rows, positions = tokens.shape
-    if batch.mask is not None and batch.mask.ndim == 2:
+    if batch.mask is not None:
         return torch.as_tensor(batch.mask, device=tokens.device).bool()
     new = torch.ones_like(tokens, dtype=torch.bool)
     pad = getattr(tokenizer, "pad_token_id", None)
@@ -209,12 +212,19 @@ class AttachedProbe(ProbeState):
     Made by `attach`. A forward pass is counted whole, when it has ended, or not at all.
     """
 
-    def __init__(self, model: HookedModel, probe: Probe) -> None:
+    def __init__(self, model: HookedModel, probe: Probe, edges: Mapping[str, Binning] | None = None) -> None:
         resolved = resolve(model, probe)
         super().__init__(probe, _describe(model), {p.key: PointStream(probe) for p in resolved})
         self.points = {p.key: p.hook_name for p in resolved}
-        self._tokenizer = getattr(model, "tokenizer", None)
-        self._batch: Batch | None = None
+        for key, binning in (edges or {}).items():
+            if key not in self.points:
+                raise HookPointError(
+                    f"edges were given for '{key}', which this probe does not measure{nearest(key, self.points)}."
+                )
+            self.streams[key] = PointStream.frozen(probe, binning, JointCounts(binning.variables, binning.bins))
+        self._model = model
+        self._parameters = list(inspect.signature(model.original_model.forward).parameters)
+        self._batches: list[Batch | None] = []  # a pass inside a pass, as a hook may run one, has a batch of its own
         self._paused = False
         self._warned: set[str] = set()
         self._detachers: list[Callable[[], None]] = []
@@ -234,12 +244,9 @@ class AttachedProbe(ProbeState):
 
     def _attach(self, model: HookedModel, resolved: list[Point]) -> None:
         inner = model.original_model
-        for handle in (
-            inner.register_forward_pre_hook(self._begin, with_kwargs=True),
-            model.embed.register_forward_pre_hook(self._see_tokens),
-            inner.register_forward_hook(self._end, always_call=True),
-        ):
-            self._detachers.append(handle.remove)
+        self._detachers.append(inner.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
+        self._detachers.append(model.embed.register_forward_pre_hook(self._see_tokens).remove)
+        self._detachers.append(inner.register_forward_hook(self._end, always_call=True).remove)
         hook_dict = model.hook_dict
         for point in resolved:
             self._detachers.append(_add_hook(hook_dict[point.hook_name], self._taker(point.key)))
@@ -248,7 +255,7 @@ class AttachedProbe(ProbeState):
         """Take every hook off; the counts stay. Doing it twice is harmless."""
         while self._detachers:
             self._detachers.pop()()
-        self._batch = None
+        self._batches.clear()
 
     def __enter__(self) -> AttachedProbe:
         return self
@@ -256,7 +263,7 @@ class AttachedProbe(ProbeState):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.detach()
         if kind is None and not self._warned:
-            silent = [self.points[key] for key, stream in self.streams.items() if not stream.n]
+            silent = [name for key, name in self.points.items() if not self.streams[key].n]
             if silent:
                 self._warn("silent", f"no token was counted at {', '.join(silent)}.")
 
@@ -288,23 +295,50 @@ class AttachedProbe(ProbeState):
 
     # -- a forward pass ----------------------------------------------------------------------------------------------
 
-    def _begin(self, _module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
-        past: Any = kwargs.get("past_key_values")
-        length = int(past.get_seq_length()) if hasattr(past, "get_seq_length") else 0
-        self._batch = None if self._paused else Batch(kwargs.get("attention_mask"), length)
+    def _begin(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        positional = dict(zip(self._parameters, args, strict=False))
+        given = positional | kwargs
+        batch: Batch | None = None
+        if not self._paused and self._is_as_attached():
+            past: Any = given.get("past_key_values")
+            length = int(past.get_seq_length()) if hasattr(past, "get_seq_length") else 0
+            batch = Batch(given.get("attention_mask"), length)
+        self._batches.append(batch)
+
+    def _is_as_attached(self) -> bool:
+        now = _describe(self._model)
+        changed = [fact for fact in now if now[fact] != self.model[fact]]
+        if changed:
+            self._warn(
+                "changed",
+                f"the model was changed after the probe was attached ({changed[0]} is now {now[changed[0]]}): its weights "
+                "are not those that were counted before, so nothing more is counted. Detach, and attach a new probe.",
+            )
+        return not changed
 
     def _see_tokens(self, _module: Any, args: tuple[Any, ...]) -> None:
         import torch
 
-        if self._batch is None or not args or not torch.is_tensor(args[0]) or args[0].is_floating_point():
+        batch = self._batches[-1] if self._batches else None
+        if batch is None or batch.shape is not None or not args:  # the first call of a pass embeds its input
             return
         tokens = args[0]
+        if not torch.is_tensor(tokens) or tokens.is_floating_point():
+            return
+        if batch.mask is not None and batch.mask.ndim != 2:
+            self._warn(
+                "mask",
+                f"the attention mask has shape {tuple(batch.mask.shape)}, not (batch, position): which tokens are padding "
+                "cannot be told, so this forward pass is not counted.",
+            )
+            self._batches[-1] = None
+            return
         with torch.no_grad():
-            chosen = _select(tokens, self._batch, self._tokenizer, self.probe)
+            chosen = _select(tokens, batch, getattr(self._model, "tokenizer", None), self.probe)
             index = chosen.reshape(-1).nonzero()[:, 0]  # once a pass, not once a hook
-        self._batch.shape = (tokens.shape[0], tokens.shape[1])
-        self._batch.n = len(index)
-        self._batch.keep = None if len(index) == tokens.numel() else index
+        batch.shape = (tokens.shape[0], tokens.shape[1])
+        batch.n = len(index)
+        batch.keep = None if len(index) == tokens.numel() else index
 
     def _taker(self, key: str) -> Callable[..., None]:
         def take(activation: torch.Tensor, *, hook: Any) -> None:
@@ -316,7 +350,7 @@ class AttachedProbe(ProbeState):
     def _take(self, key: str, activation: torch.Tensor) -> None:
         import torch
 
-        batch = self._batch
+        batch = self._batches[-1] if self._batches else None
         if batch is None or batch.shape is None:
             return
         if key in batch.taken:
@@ -329,7 +363,7 @@ class AttachedProbe(ProbeState):
                 f"hook point '{self.points[key]}' gives {activation.dtype} of shape {tuple(activation.shape)}, not one row of "
                 f"numbers a token, (batch, position, ...) with batch x position {batch.shape}."
             )
-        with torch.no_grad(), torch.autocast(activation.device.type, enabled=False):
+        with torch.no_grad():
             rows = activation.detach().flatten(2).flatten(0, 1)
             if batch.keep is not None:
                 rows = rows.index_select(0, batch.keep.to(rows.device))
@@ -338,7 +372,7 @@ class AttachedProbe(ProbeState):
             batch.taken[key] = self.streams[key].prepare(rows.cpu().numpy())
 
     def _end(self, _module: Any, _args: Any, output: Any) -> None:
-        batch, self._batch = self._batch, None
+        batch = self._batches.pop() if self._batches else None
         if batch is None:
             return
         if output is None:
@@ -347,11 +381,12 @@ class AttachedProbe(ProbeState):
         if batch.shape is None:
             self._warn("no tokens", "a forward pass had no token ids (start_at_layer or embeddings as input): not counted.")
             return
-        silent = [self.points[key] for key in self.streams if key not in batch.taken]
+        silent = [name for key, name in self.points.items() if key not in batch.taken]
         if silent:
             self._warn("silent", f"these hook points did not fire and are not counted: {', '.join(silent)}.")
-        for key, prepared in batch.taken.items():
-            self.streams[key].commit(prepared)
+        completed = {key: self.streams[key].completed_by(prepared) for key, prepared in batch.taken.items()}
+        for key, prepared in batch.taken.items():  # from here on nothing needs more memory than it has
+            self.streams[key].commit(prepared, completed[key])
         self.tokens_seen += batch.n
 
 
@@ -379,7 +414,9 @@ def _describe(model: HookedModel) -> dict[str, Any]:
     }
 
 
-def attach(model: HookedModel, probe: Probe | str | Path = "dimension_pairs") -> AttachedProbe:
+def attach(
+    model: HookedModel, probe: Probe | str | Path = "dimension_pairs", *, edges: Mapping[str, Binning] | None = None
+) -> AttachedProbe:
     """Attach a probe to a TransformerLens model; it counts while your own forward passes run.
 
     Your hooks and the model's outputs are untouched: the logits are bit-equal with and without a probe. Use it as a context
@@ -391,6 +428,8 @@ def attach(model: HookedModel, probe: Probe | str | Path = "dimension_pairs") ->
         Loaded by ``TransformerBridge.boot_transformers`` or `mi_probe.load_model`.
     probe : Probe, str or path
         What to measure: a `Probe`, the name of a ready-made one, or a TOML file.
+    edges : mapping of hook point -> Binning, optional
+        Edges to use from the first token on, such as the ``binnings`` of another run. Counts with the same edges can be added up.
 
     Returns
     -------
@@ -417,4 +456,5 @@ def attach(model: HookedModel, probe: Probe | str | Path = "dimension_pairs") ->
     >>> list(result)
     ['hidden_states.0', 'hidden_states.12']
     """
-    return AttachedProbe(model, probe if isinstance(probe, Probe) else load_probe(probe))
+    _require_model(model)
+    return AttachedProbe(model, probe if isinstance(probe, Probe) else load_probe(probe), edges)

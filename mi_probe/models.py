@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mi_probe.errors import ModelError
+from mi_probe.errors import ModelError, nearest
 
 if TYPE_CHECKING:
     import torch
@@ -66,8 +66,9 @@ def load_model(name: str | Path = BUNDLED, *, device: str | None = None, dtype: 
     except (OSError, ValueError, RuntimeError) as error:
         if Path(source).is_dir():
             raise ModelError(f"the model in {source} cannot be loaded: {error}") from error
+        hint = nearest(str(name), [BUNDLED])
         raise ModelError(
-            f"the model '{name}' could not be loaded from the Hugging Face hub: {_first_line(error)}\n"
+            f"the model '{name}' could not be loaded from the Hugging Face hub{hint}: {_first_line(error)}\n"
             f"Without a connection, use the bundled model, load_model('{BUNDLED}'), or a folder that holds a model saved with\n"
             "save_pretrained (config.json, model.safetensors, tokenizer.json): load_model('path/to/folder')."
         ) from error

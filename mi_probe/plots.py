@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["depth_profile", "distributions", "heat_map", "pair_scatter"]
 
 _FIRST = "#D55E00"  # the embedding; with viridis for the blocks, told apart by colour-blind readers too
+_BLUE = "#0072B2"
 _GREY = "#555555"
 _CHUNK = 20_000  # values a density is estimated from; more would not move a line in the figure
 
@@ -61,7 +62,8 @@ def _density(values: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[
 def distributions(result: MIResult) -> Figure:
     """Distribution of the pairs' MI at every hook point: the plug-in value beside the corrected one.
 
-    The dashed line in the left panel is the mean chance level: what the plug-in value would be without any dependence.
+    The dashed line in the left panel is the mean chance level, what the plug-in value would be without any dependence; the grey
+    band holds the chance levels of the middle 90 % of the pairs.
 
     Examples
     --------
@@ -70,13 +72,14 @@ def distributions(result: MIResult) -> Figure:
     >>> len(distributions(result).axes)
     2
     """
-    figure, (left, right) = _figure(1, 2, size=(11, 4.4), sharey=False)
+    figure, (left, right) = _figure(1, 2, size=(12.5, 4.4), sharey=False)
     for axes, what in ((left, "raw"), (right, "mi")):
         every = np.concatenate([p.pairs(what) for p in result.values()])  # type: ignore[arg-type]
         every = every[np.isfinite(every)]
-        low, high = np.quantile(every, [0.0005, 0.998]) if len(every) else (0.0, 1.0)
+        low, high = np.quantile(every, [0.0005, 0.9995]) if len(every) else (0.0, 1.0)
         pad = 0.08 * (high - low) + 1e-6
-        grid = np.linspace(low - pad, high + pad, 400)
+        start = max(low - pad, 0.0) if what == "raw" else low - pad  # the plain estimate is never negative
+        grid = np.linspace(start, high + pad, 400)
         for (name, point), colour in zip(result.items(), _colours(result), strict=True):
             first = _is_embedding(name)
             axes.plot(
@@ -91,14 +94,16 @@ def distributions(result: MIResult) -> Figure:
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
     left.set_ylabel("density over pairs")
-    level = float(np.mean([np.nanmean(p.pairs("chance")) for p in result.values()]))
+    chance = np.concatenate([p.pairs("chance") for p in result.values()])
+    level = float(np.nanmean(chance))
     left.axvline(level, color=_GREY, ls="--", lw=1)
+    left.axvspan(*np.nanquantile(chance, [0.05, 0.95]), color=_GREY, alpha=0.12, lw=0)  # it differs between pairs
     left.text(level, 0.99, " chance level", transform=left.get_xaxis_transform(), va="top", color=_GREY, fontsize=9)
     right.axvline(0, color=_GREY, ls="--", lw=1)
     point = next(iter(result.values()))
     left.set_title(f"as counted (plug-in), {point.bins} {_words(point.method)} bins", loc="left", fontsize=10)
     right.set_title(f"{_correction_words(point)}", loc="left", fontsize=10)
-    right.legend(fontsize=7, frameon=False, ncol=1 if len(result) <= 14 else 2, loc="upper right")
+    figure.legend(*right.get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside right center")
     return figure
 
 
@@ -135,6 +140,7 @@ def heat_map(point: PairwiseMI, *, title: str = "", most: int = 768) -> Figure:
     np.fill_diagonal(mi, 0)
     chosen = np.argsort(-mi.mean(axis=0), kind="stable")[:most]
     mi = mi[np.ix_(chosen, chosen)]
+    labels = [point.names[k] for k in chosen]
     if len(mi) > 2:
         distance = mi.max() - mi
         np.fill_diagonal(distance, 0)
@@ -144,15 +150,19 @@ def heat_map(point: PairwiseMI, *, title: str = "", most: int = 768) -> Figure:
             tree = optimal_leaf_ordering(tree, condensed)
         order = leaves_list(tree)
         mi = mi[np.ix_(order, order)]
+        labels = [labels[k] for k in order]
     np.fill_diagonal(mi, np.nan)  # a variable with itself is its entropy, not a dependence
     figure, axes = _figure(size=(6.2, 5.4))
     top = float(np.nanquantile(mi, 0.999)) if len(mi) > 1 else 1.0
     image = axes.imshow(mi, cmap="magma", vmin=0, vmax=max(top, 1e-3), interpolation="nearest")
     figure.colorbar(image, ax=axes, label="mutual information (nats)", extend="max", shrink=0.9)
-    axes.set_xlabel(f"{len(mi)} variables, clustered")
-    axes.set_ylabel("the same, in the same order")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set_xlabel(f"{len(mi)} variables, clustered; the diagonal is left out, values below 0 are black")
+    if len(mi) <= 40:
+        axes.set_xticks(range(len(mi)), labels, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(mi)), labels, fontsize=7)
+    else:
+        axes.set_xticks([])
+        axes.set_yticks([])
     axes.set_title(title, loc="left", fontsize=10)
     return figure
 
@@ -174,7 +184,7 @@ def pair_scatter(pairs: list[tuple[str, str, str, NDArray[Any], NDArray[Any]]]) 
     """
     figure, panels = _figure(1, len(pairs), size=(4.6 * len(pairs), 4.4), squeeze=False)
     for axes, (title, x_name, y_name, x, y) in zip(panels[0], pairs, strict=True):
-        axes.scatter(x, y, s=14 if len(x) < 500 else 5, alpha=0.7 if len(x) < 500 else 0.4, color="#0072B2", lw=0)
+        axes.scatter(x, y, s=14 if len(x) < 500 else 5, alpha=0.7 if len(x) < 500 else 0.4, color=_BLUE, lw=0)
         axes.set_xlabel(x_name)
         axes.set_ylabel(y_name)
         axes.set_title(title, loc="left", fontsize=10)
@@ -194,16 +204,22 @@ def depth_profile(result: MIResult) -> Figure:
     """
     names = list(result)
     quantiles = np.array([np.nanquantile(result[n].pairs("mi"), [0.05, 0.25, 0.5, 0.75, 0.95]) for n in names]).T
-    means = [float(np.nanmean(result[n].pairs("mi"))) for n in names]
+    means = np.array([np.nanmean(result[n].pairs("mi")) for n in names])
     place = np.arange(len(names))
     figure, axes = _figure(size=(7.4, 4.2))
-    axes.fill_between(place, quantiles[0], quantiles[4], color="#0072B2", alpha=0.15, lw=0, label="middle 90 % of pairs")
-    axes.fill_between(place, quantiles[1], quantiles[3], color="#0072B2", alpha=0.3, lw=0, label="middle half")
-    axes.plot(place, quantiles[2], color="#0072B2", lw=2, label="median")
-    axes.plot(place, means, color="black", lw=1.2, ls=":", marker="o", ms=3, label="mean")
+    families = [n.rpartition(".")[0] if n.rpartition(".")[2].isdigit() else n for n in names]
+    labels = ["middle 90 % of pairs", "middle half", "median", "mean"]
+    for family in dict.fromkeys(families):  # lines join the layers of one kind, not one kind with another
+        of = np.array([f == family for f in families])
+        at, low, lower, middle, upper, high = place[of], *quantiles[:, of]
+        axes.fill_between(at, low, high, color=_BLUE, alpha=0.15, lw=0, label=labels[0])
+        axes.fill_between(at, lower, upper, color=_BLUE, alpha=0.3, lw=0, label=labels[1])
+        axes.plot(at, middle, color=_BLUE, lw=2, label=labels[2])
+        axes.plot(at, means[of], color="black", lw=1.2, ls=":", marker="o", ms=3, label=labels[3])
+        labels = [""] * 4  # an empty one stays out of the legend
     axes.axhline(0, color=_GREY, lw=0.8, ls="--")
-    short = [n.rsplit(".", 1)[-1] if n.rsplit(".", 1)[-1].isdigit() else n for n in names]
-    shared = {n.rsplit(".", 1)[0] for n in names}
+    shared = set(families)
+    short = [n.rpartition(".")[2] for n in names] if len(shared) == 1 else names
     _ticks(axes, place, short, [_is_embedding(n) for n in names])
     axes.set_xlabel(f"{shared.pop()} (0 is the embedding)" if len(shared) == 1 and _is_embedding(names[0]) else "hook point")
     axes.set_ylabel("mutual information of a pair (nats)")
@@ -213,7 +229,7 @@ def depth_profile(result: MIResult) -> Figure:
 
 
 def _ticks(axes: Axes, place: NDArray[Any], labels: list[str], special: list[bool]) -> None:
-    axes.set_xticks(place, labels, rotation=0 if max(map(len, labels)) <= 4 else 60, ha="center")
+    axes.set_xticks(place, labels, rotation=0 if max(map(len, labels)) <= 4 else 90, ha="center")
     for label, first in zip(axes.get_xticklabels(), special, strict=True):
         if first:
             label.set_color(_FIRST)

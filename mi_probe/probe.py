@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mi_probe.binning import MAX_BINS, BinningMethod
-from mi_probe.errors import ProbeError, nearest
+from mi_probe.errors import ProbeError, RoomError, nearest
 from mi_probe.rooms import find, read_text
 
 __all__ = ["CORPUS_BINS", "NAMED_SETS", "Probe", "load_probe"]
@@ -39,7 +39,8 @@ class Probe:
     layers : sequence of int, optional
         Only these members of the sets or patterns, by index; -1 is the last. All, by default.
     skip_first : int
-        Leave out this many tokens at the start of each text: the first position carries massive activations.
+        Leave out this many tokens at the start of each row of a batch: the first position carries massive activations. A long
+        text is run in windows, each a row of its own.
     skip_special : bool
         Leave out the tokenizer's special tokens (BOS, EOS, padding) wherever they stand. Padding is left out in any case.
     method : {"equal_count", "equal_width"}
@@ -124,7 +125,9 @@ class Probe:
                 else:
                     known = [*keys, *(s for s in _SECTIONS if s and not section)]
                     place = f"[{section}] " if section else ""
-                    problems.append(f"{place}key '{key}' is not known{nearest(key, known) or f'; known are {known}'}")
+                    home = next((s for s, theirs in _SECTIONS.items() if key in theirs), None)
+                    hint = f"; it belongs under [{home}]" if home else nearest(key, known) or f"; known are {known}"
+                    problems.append(f"{place}key '{key}' is not known{hint}")
         try:
             probe = cls(**values)
         except ProbeError as error:
@@ -208,5 +211,7 @@ def load_probe(name: str | Path) -> Probe:
     >>> load_probe("dimension_pairs").hooks
     'hidden_states'
     """
+    if str(name) in NAMED_SETS:
+        raise RoomError(f"'{name}' is a named set of hook points, not a probe: use Probe(hooks='{name}').")
     path = find("probes", str(name))
     return Probe.from_toml(read_text(path), where=str(path))

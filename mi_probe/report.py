@@ -29,7 +29,9 @@ def describe(result: MIResult, *, top: int = 5, variables: str = "variables", sa
     """
     points = list(result.values())
     first = points[0]
-    where = f"at each of {len(result)} hook points, {next(iter(result))} to {list(result)[-1]}"
+    names = list(result)
+    one_family = len({name.rpartition(".")[0] for name in names}) == 1
+    where = f"at each of {len(names)} hook points, {f'{names[0]} to {names[-1]}' if one_family else ', '.join(names)}"
     lines = [
         f"Measured: mutual information (MI) of {len(first.pairs()):,} pairs of {variables} "
         f"{where if len(result) > 1 else 'at ' + next(iter(result))}, over {_samples(points)} {samples}, in nats.",
@@ -41,7 +43,9 @@ def describe(result: MIResult, *, top: int = 5, variables: str = "variables", sa
         f"Result:   with chance removed, a pair shares {mi} on average{_extremes(result)}.",
     ]
     per_cell = first.samples / first.bins**2
-    if per_cell < 1:
+    if first.samples < 2 * first.bins:
+        lines.append(f"Caution:  {first.samples} {samples} are too few to tell anything from chance. Take a longer text.")
+    elif per_cell < 1:
         lines.append(
             f"Caution:  only {per_cell:.2f} {samples} a cell: most of the plain estimate is chance, which differs by pair. "
             "Fewer bins, or more text, would tell more."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from mi_probe import store
 from mi_probe.binning import Binning, BinningMethod, as_samples
 from mi_probe.counts import JointCounts
-from mi_probe.errors import InputError, StoreError, nearest
+from mi_probe.errors import InputError, PointError, StoreError, nearest
 from mi_probe.estimators import Correction, Estimate, check_correction, estimate
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["MIResult", "PairwiseMI", "pairwise"]
 
 _VERSION = 1
+
+PairValue = Literal["mi", "raw", "chance", "joint_entropy", "n"]
+
+_PAIR_VALUES: tuple[PairValue, ...] = get_args(PairValue)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +115,7 @@ class PairwiseMI:
         """Plug-in entropy of each variable, shape (variables,), nats."""
         return self.estimate.entropy
 
-    def pairs(self, what: Literal["mi", "raw", "chance", "joint_entropy", "n"] = "mi") -> NDArray[Any]:
+    def pairs(self, what: PairValue = "mi") -> NDArray[Any]:
         """The values of the pairs i < j, shape (pairs,), in the order of ``numpy.triu_indices(variables, 1)``.
 
         Examples
@@ -120,6 +124,8 @@ class PairwiseMI:
         >>> pairwise(np.eye(6)).pairs("n")[:3]
         array([6, 6, 6])
         """
+        if what not in _PAIR_VALUES:
+            raise InputError(f"pairs have {', '.join(_PAIR_VALUES)}; not {what!r}{nearest(what, _PAIR_VALUES)}.")
         return np.asarray(getattr(self.estimate, what))
 
     def to_frame(self) -> pd.DataFrame:
@@ -147,7 +153,7 @@ class PairwiseMI:
         import pandas as pd
 
         names = np.array(self.names, dtype=object)
-        columns = {what: self.pairs(what)[at] for what in ("mi", "raw", "chance", "joint_entropy", "n")}
+        columns: dict[str, NDArray[Any]] = {what: self.pairs(what)[at] for what in _PAIR_VALUES}
         return pd.DataFrame({"i": names[first], "j": names[second], **columns})
 
 
@@ -176,7 +182,9 @@ class MIResult(Mapping[str, PairwiseMI]):
 
     def __getitem__(self, point: str) -> PairwiseMI:
         if point not in self.points:
-            raise KeyError(f"no hook point '{point}' in this result{nearest(point, self.points)}; it has {list(self.points)}")
+            raise PointError(
+                f"no hook point {point!r} in this result{nearest(str(point), self.points)}; it has {', '.join(self.points)}."
+            )
         return self.points[point]
 
     def __iter__(self) -> Iterator[str]:

@@ -61,14 +61,17 @@ def find(which: Room, name: str) -> Path:
         return room(which) / f"{name}{suffix}"
     kind = which.removesuffix("s")
     raise RoomError(
-        f"there is no {kind} '{name}'{nearest(name, names(which))} `mi-probe ls` lists all; "
+        f"there is no {kind} '{name}'{nearest(name, names(which))}; `mi-probe ls` lists all; "
         f"a {kind} file of your own ends in {suffix}."
     )
 
 
 def read_text(path: Path) -> str:
     """The text of a file of a room."""
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RoomError(f"{path} is not UTF-8 text: {error}") from error
 
 
 def about(path: Path) -> str:

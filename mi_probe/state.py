@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from mi_probe import store
 from mi_probe.binning import Binning, as_samples, auto_bins
 from mi_probe.counts import JointCounts
-from mi_probe.errors import InputError, MergeError, MIProbeWarning, StoreError, nearest
+from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, StoreError, nearest
 from mi_probe.estimators import Correction, check_correction
 from mi_probe.probe import CORPUS_BINS, Probe
 from mi_probe.result import MIResult, from_counts
@@ -59,30 +59,43 @@ class PointStream:
             raise InputError(f"this point has {self._waiting[0].shape[1]} variables; got rows of shape {rows.shape}.")
         return np.array(rows)
 
-    def commit(self, prepared: NDArray[Any]) -> None:
-        """Count what `prepare` returned."""
+    def completed_by(self, prepared: NDArray[Any]) -> tuple[Binning, JointCounts] | None:
+        """Edges and counts of the calibration, if these rows complete it. Changes nothing; may run out of memory."""
+        if self._frozen is not None or self.n + len(prepared) < self.probe.calibration_tokens:
+            return None
+        room = self.probe.calibration_tokens - self.n
+        return self._fitted(np.concatenate([*self._waiting, prepared[:room]]))
+
+    def commit(self, prepared: NDArray[Any], completed: tuple[Binning, JointCounts] | None) -> None:
+        """Count what `prepare` returned, given what `completed_by` said of it."""
+        if completed is not None:
+            prepared = prepared[self.probe.calibration_tokens - self.n :]
+            self._frozen = completed
+            self._waiting.clear()
         if self._frozen is None:
-            room = self.probe.calibration_tokens - self.n
-            self._waiting.append(prepared[:room])
-            prepared = prepared[room:]
-            if self.n == self.probe.calibration_tokens:
-                self._frozen = self._fitted()
-                self._waiting.clear()
-        if self._frozen is not None and len(prepared):
+            self._waiting.append(prepared)
+        elif len(prepared):
             binning, counts = self._frozen
             counts.update(prepared if prepared.dtype == np.uint8 else binning.encode(prepared))
 
     def read(self) -> tuple[Binning, JointCounts]:
         """Edges and counts as of now."""
-        return self._fitted() if self._frozen is None else self._frozen
+        return self._fitted(self.rows()) if self._frozen is None else self._frozen
 
-    def _fitted(self) -> tuple[Binning, JointCounts]:
-        rows = self.rows()
+    def _fitted(self, rows: Rows) -> tuple[Binning, JointCounts]:
         bins = self.probe.bins
         if bins == "auto":
             bins = CORPUS_BINS if len(rows) >= self.probe.calibration_tokens else auto_bins(len(rows))
         binning = Binning.fit(rows, method=self.probe.method, bins=bins)
         return binning, JointCounts.from_codes(binning.encode(rows), binning.bins)
+
+    def copy(self) -> PointStream:
+        """An independent copy."""
+        twin = PointStream(self.probe)
+        twin._waiting = list(self._waiting)
+        if self._frozen is not None:
+            twin._frozen = (self._frozen[0], self._frozen[1].copy())
+        return twin
 
     @classmethod
     def frozen(cls, probe: Probe, binning: Binning, counts: JointCounts) -> PointStream:
@@ -101,7 +114,7 @@ class ProbeState:
     probe : Probe
         What is measured.
     model : dict
-        Name and weight processing of the model; states of differently processed models do not merge.
+        Name, shape and weight processing of the model; states of models that differ in the latter two do not merge.
     streams : dict of str -> PointStream
         By hook point, in the order of the model.
     tokens_seen : int
@@ -126,7 +139,7 @@ class ProbeState:
 
     @property
     def counts(self) -> dict[str, JointCounts]:
-        """Counts by hook point; points without a row are left out."""
+        """Counts by hook point, as they go on (``.copy()`` keeps a moment); points without a row are left out."""
         return {name: stream.read()[1] for name, stream in self.streams.items() if stream.n}
 
     @property
@@ -165,7 +178,8 @@ class ProbeState:
                 )
             rows = rows[keep.reshape(-1).astype(bool)]
         stream = self.streams.get(point) or PointStream(self.probe)
-        stream.commit(stream.prepare(rows))
+        prepared = stream.prepare(rows)
+        stream.commit(prepared, stream.completed_by(prepared))
         self.streams[point] = stream
 
     def estimate(self, *, correction: Correction = "adjusted") -> MIResult:
@@ -203,7 +217,7 @@ class ProbeState:
             if stream.n:
                 binning, counts = stream.read()
                 points[name] = from_counts(counts, binning, correction=correction)
-        about = {"probe": self.probe.to_toml(), "model": self.model, "tokens_seen": self.tokens_seen}
+        about = {"probe": self.probe.to_toml(), "model": dict(self.model), "tokens_seen": self.tokens_seen}
         return MIResult(points, about)
 
     def __iadd__(self, other: ProbeState) -> ProbeState:
@@ -214,10 +228,17 @@ class ProbeState:
         MergeError
             Another hook point, number of variables, binning, or weight processing; the first difference is named.
         """
-        for fact in _PROCESSING:
-            mine, theirs = self.model.get(fact), other.model.get(fact)
+        model = self.model
+        if not model and not any(stream.n for stream in self.streams.values()):
+            model = dict(other.model)  # an empty state of no model: the identity
+        for fact in _SAME_MODEL:
+            mine, theirs = model.get(fact), other.model.get(fact)
             if mine != theirs:
-                raise MergeError(f"the models were processed differently: {fact} is {mine} against {theirs}.")
+                raise MergeError(f"the models differ: {fact} is {mine} against {theirs}.")
+        for fact in ("skip_first", "skip_special"):
+            mine, theirs = getattr(self.probe, fact), getattr(other.probe, fact)
+            if mine != theirs:
+                raise MergeError(f"the probes count different tokens: {fact} is {mine} against {theirs}.")
         theirs_read = {name: stream.read() for name, stream in other.streams.items() if stream.n}
         for name, (binning, _) in theirs_read.items():
             if name not in self.streams and self.streams:
@@ -227,10 +248,11 @@ class ProbeState:
                     self.streams[name].read()[0].require_same(binning)
                 except MergeError as error:
                     raise MergeError(f"at hook point '{name}', {error}") from None
-        for name, (binning, counts) in theirs_read.items():
+        self.model = model
+        for name, (_, counts) in theirs_read.items():
             mine_stream = self.streams.get(name)
             if mine_stream is None or not mine_stream.n:
-                self.streams[name] = PointStream.frozen(self.probe, binning, counts.copy())
+                self.streams[name] = other.streams[name].copy()
             else:
                 own_binning, own_counts = mine_stream.read()
                 own_counts += counts
@@ -285,11 +307,14 @@ class ProbeState:
                     counts = JointCounts.from_arrays(
                         facts["n"], *(arrays[f"{k}.{key}"] for key in ("missing", "margins", "tables"))
                     )
-                    stream = PointStream.frozen(probe, Binning(arrays[f"{k}.edges"], facts["method"]), counts)
+                    binning = Binning(arrays[f"{k}.edges"], facts["method"])
+                    if (binning.variables, binning.bins) != (counts.variables, counts.bins):
+                        raise InputError(f"edges {binning!r} do not fit {counts!r}")
+                    stream = PointStream.frozen(probe, binning, counts)
                 state.streams[facts["name"]] = stream
-        except (KeyError, InputError) as error:
+        except (MIProbeError, KeyError, TypeError, ValueError, IndexError) as error:
             raise StoreError(f"{path} is not a usable state: {error}") from error
         return state
 
 
-_PROCESSING = ("weights_processed", "compatibility_mode")
+_SAME_MODEL = ("d_model", "n_layers", "weights_processed", "compatibility_mode")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -53,29 +53,21 @@ def write(path: str | os.PathLike[str], schema: str, header: dict[str, Any], arr
 
     path = Path(path)
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    full = {"schema": schema, "writer": __version__, **header}
+    full = json.loads(json.dumps({"schema": schema, "writer": __version__, **header}))  # as it will be read
     full["digest"] = _digest(full, arrays)
     data = save(arrays, metadata={_KEY: json.dumps(full)})
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            try:
+        try:
+            with unfinished.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-                written = Path(file.name)
-                written.chmod(0o666 & ~_umask())  # a temporary file is private; the result need not be
-                written.replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}.") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def read(path: str | os.PathLike[str], kind: str, version: int) -> tuple[dict[str, Any], Arrays]:

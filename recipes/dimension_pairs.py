@@ -62,17 +62,21 @@ def run(
     """
     # What to measure, and on what.
     what = mi_probe.load_probe(probe)
-    if hooks:
+    if hooks is not None:
         what = replace(what, hooks=tuple(hooks))
-    if layers:
+    if layers is not None:
         what = replace(what, layers=tuple(layers))
-    if bins:
+    if bins is not None:
         what = replace(what, bins=bins)
     texts = mi_probe.documents(text=text, text_file=text_file or ())
     out.mkdir(parents=True, exist_ok=True)
 
     # Forward passes with the probe attached; counts, then estimates.
     net = mi_probe.load_model(model)
+    names = [point.key for point in mi_probe.hooks.resolve(net, what)]
+    at = heat_map_at or names[len(names) // 2]
+    if at not in names:
+        raise mi_probe.errors.PointError(f"--heat-map-at {at} is not measured; choose one of {', '.join(names)}.")
     counted = mi_probe.accumulate(net, texts, what, batch_size=batch_size, progress=True)
     result = counted.estimate()
     counted.save(out / "state.safetensors")
@@ -81,18 +85,17 @@ def run(
     result.top_pairs(100).to_csv(out / "top_pairs.csv", index=False)
 
     # Figures.
-    names = list(result)
-    at = heat_map_at or names[len(names) // 2]
     figures = {
         "distributions.png": mi_probe.plots.distributions(result),
         "heat_map.png": mi_probe.plots.heat_map(result[at], title=f"{at}, {net.cfg.model_name}"),
-        "depth.png": mi_probe.plots.depth_profile(result),
     }
+    if len(result) > 1:
+        figures["depth.png"] = mi_probe.plots.depth_profile(result)
     table = result[at].to_frame()
     if len(table):
         cloud = sample_activations(net, texts, at, what)
         picks = {
-            "a pair that shares nothing": table.mi.abs().idxmin(),
+            "the pair nearest to 0": table.mi.abs().idxmin(),
             "the median pair": (table.mi - table.mi.median()).abs().idxmin(),
             "the strongest pair": table.mi.idxmax(),
         }

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mi_probe import Binning
+from mi_probe import Binning, pairwise
 from mi_probe.binning import MISSING, auto_bins
 from mi_probe.errors import BinningError, InputError, MergeError
 
@@ -25,8 +25,11 @@ def test_equal_count_bins_differ_by_at_most_one_sample_without_ties(n: int, bins
 
 
 @pytest.mark.parametrize("bins", [2, 7, 15, 64])
-def test_equal_width_codes_are_those_of_numpy_histogram(bins: int) -> None:
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("step", [None, 0.1])  # multiples of a step fall on the edges
+def test_equal_width_codes_are_those_of_numpy_histogram(bins: int, dtype: type, step: float | None) -> None:
     x = np.random.default_rng(1).standard_normal((300, 12)) ** 3
+    x = (x if step is None else step * np.round(x / step)).astype(dtype)
     codes = Binning.fit(x, method="equal_width", bins=bins).encode(x)
     for v in range(12):
         expected = np.histogram2d(x[:, v], x[:, v], bins=bins)[0].diagonal()
@@ -48,6 +51,45 @@ def test_equal_count_codes_are_blind_to_monotone_maps(x: np.ndarray) -> None:
         return  # rounding made ties that were not there
     first, second = (Binning.fit(a, bins=5).encode(a) for a in (x, stretched))
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(("n", "bins"), [(94, 5), (94, 6), (94, 8), (95, 3), (95, 5), (96, 4), (7, 3)])
+def test_equal_count_bins_are_blind_to_decreasing_maps(n: int, bins: int) -> None:
+    x = np.random.default_rng(n).standard_normal((n, 8))
+    up, down = (Binning.fit(a, bins=bins).encode(a) for a in (x, -x))
+    np.testing.assert_array_equal(up, bins - 1 - down)
+
+
+@pytest.mark.parametrize("share", [0.04, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("bins", [2, 3, 5, 8])
+def test_two_values_are_told_apart_however_unequal_they_are(share: float, bins: int) -> None:
+    x = (np.arange(100) < 100 * share).astype(float)[:, None]
+    for values in (x, -x, 1 - x):
+        codes = Binning.fit(values, bins=bins).encode(values)[:, 0]
+        assert len(np.unique(codes)) == 2
+
+
+def test_rectified_values_keep_what_they_share() -> None:
+    x = np.random.default_rng(1).standard_normal((2000, 2))
+    x[:, 1] = x[:, 0] + 0.1 * x[:, 1]
+    rectified = np.maximum(x - 1.2, 0)
+    shared = [pairwise(a, bins=8).pairs("mi")[0] for a in (rectified, -rectified)]
+    assert shared[0] == pytest.approx(shared[1], abs=0.03)
+    assert shared[0] > 0.2
+
+
+def test_masked_values_are_missing() -> None:
+    x = np.ma.masked_equal(np.array([[1.0, 2.0], [-999.0, 3.0], [4.0, 5.0]]), -999.0)
+    assert Binning.fit(x, bins=2).encode(x)[:, 0].tolist() == [0, MISSING, 1]
+
+
+def test_frozen_edges_are_nobodys_but_their_own() -> None:
+    edges = np.array([[1.0, 2.0]])
+    binning = Binning(edges, "equal_count")
+    edges[0, 0] = 9.0
+    assert binning.edges[0, 0] == 1.0
+    with pytest.raises(ValueError, match="read-only"):
+        binning.edges[0, 0] = 9.0
 
 
 def test_values_that_are_not_finite_are_missing_and_move_no_edge() -> None:

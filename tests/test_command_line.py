@@ -88,7 +88,6 @@ def test_dimension_pairs_writes_what_it_says(tiny_folder: Path, tmp_path: Path, 
         "resid_post",
         "--layers",
         "0",
-        "--layers",
         "-1",
         "--bins",
         "4",
@@ -107,6 +106,28 @@ def test_dimension_pairs_writes_what_it_says(tiny_folder: Path, tmp_path: Path, 
     for figure in ("distributions", "heat_map", "depth", "pairs"):
         assert (out / f"{figure}.png").stat().st_size > 5000
         assert str(out / f"{figure}.png") in printed
+
+
+def test_help_is_there_for_run_and_for_each_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    call("run", "--help")
+    assert "mi-probe run NAME --help" in capsys.readouterr().out
+    call("run", "dimension_pairs", "--help")
+    assert "--heat-map-at" in capsys.readouterr().out
+
+
+def test_a_wrong_point_for_the_heat_map_is_refused_before_anything_is_counted(tiny_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(MIProbeError, match=r"hidden_states\.3"):
+        call("run", "dimension_pairs", "--model", str(tiny_folder), "--heat-map-at", "hidden_states.99", "--out", str(tmp_path))
+    assert not list(tmp_path.glob("*"))
+
+
+def test_a_copy_keeps_its_ending(tmp_path: Path) -> None:
+    with pytest.raises(RoomError, match=r"not a \.py file"):
+        call("cp", "course_histogram", str(tmp_path / "mine.py"))
+    (tmp_path / "dimension_pairs.toml").write_text("mine")
+    with pytest.raises(RoomError, match="is there already"):
+        call("cp", "dimension_pairs", str(tmp_path))
+    assert not (tmp_path / "dimension_pairs.py").exists()
 
 
 def test_an_error_is_one_clear_line_and_exit_code_1(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import mi_probe
 from mi_probe import corpus
 from mi_probe.accumulation import sample_activations
-from mi_probe.errors import InputError, ModelError
+from mi_probe.errors import InputError, MIProbeWarning, ModelError
 
 from .conftest import make_tiny_gpt2
 
@@ -62,10 +62,24 @@ def test_texts_that_cannot_be_read_are_refused(tiny: Any, tmp_path: Path) -> Non
     with pytest.raises(InputError, match="UTF-8"):
         mi_probe.accumulate(tiny, corpus.documents(text_file=[tmp_path]))
     (tmp_path / "empty.txt").write_text("")
-    with pytest.raises(InputError, match=r"'empty\.txt' is empty"):
-        mi_probe.accumulate(tiny, corpus.documents(text_file=[tmp_path / "empty.txt"]))
+    with pytest.warns(MIProbeWarning, match=r"'empty\.txt' is empty"), pytest.raises(InputError, match="no token to measure"):
+        mi_probe.accumulate(tiny, corpus.documents(text_file=tmp_path / "empty.txt"))
+    with pytest.raises(InputError, match="no token to measure"):
+        mi_probe.accumulate(tiny, [])
     with pytest.raises(InputError, match="batch_size"):
         mi_probe.accumulate(tiny, ["text"], batch_size=0)
+
+
+def test_an_empty_text_among_others_is_left_out_and_nothing_is_lost(tiny: Any) -> None:
+    with pytest.warns(MIProbeWarning, match="is empty: left out"):
+        probe = mi_probe.accumulate(tiny, ["ab", "", "cde"])
+    assert probe.tokens_seen == 5
+
+
+def test_a_bare_string_is_one_text(tiny: Any) -> None:
+    one, many = mi_probe.accumulate(tiny, "a bare string"), mi_probe.accumulate(tiny, ["a bare string"])
+    assert one.tokens_seen == 13
+    assert one.counts["hidden_states.0"] == many.counts["hidden_states.0"]
 
 
 def test_one_token_tells_nothing(tiny: Any) -> None:
@@ -87,6 +101,8 @@ def test_sampled_activations_are_the_rows_that_are_counted(tiny: Any) -> None:
     assert counts == probe.counts["hidden_states.2"]
     with pytest.raises(InputError, match=r"did you mean 'hidden_states\.2'"):
         sample_activations(tiny, [text], "hidden_state.2")
+    with pytest.raises(InputError, match="max_tokens"):
+        sample_activations(tiny, [text], "hidden_states.2", max_tokens=0)
 
 
 # -- models -----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mi_probe import JointCounts, kernels
 from mi_probe.binning import MISSING
-from mi_probe.errors import InputError, MergeError
+from mi_probe.errors import InputError, MergeError, MIProbeError
 from mi_probe.kernels import cpu
 
 
@@ -118,6 +118,45 @@ def test_cells_grow_to_64_bits_before_they_overflow() -> None:
     assert counts.tables[0].tolist() == [[2**33, 0], [0, 3]]
 
 
+def test_cells_grow_while_samples_stream_in_too() -> None:
+    most = 2**31 - 1
+    missing, margins = np.zeros(2, np.int64), np.array([[most, 0], [most, 0]])
+    counts = JointCounts.from_arrays(most, missing, margins, np.array([[[most, 0], [0, 0]]], dtype=np.int32))
+    assert counts.tables.dtype == np.int32
+    counts.update(np.zeros((2, 2), np.uint8))
+    assert counts.tables[0, 0, 0] == 2**31 + 1
+
+
+def test_counts_cannot_be_changed_from_outside_and_a_copy_stands_alone() -> None:
+    counts = JointCounts.from_codes(random_codes(8, 20, 3, 3), 3)
+    for array in (counts.tables, counts.margins, counts.missing):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+    before = counts.copy()
+    moment = counts.copy()
+    counts.update(random_codes(9, 5, 3, 3))
+    assert moment == before != counts
+
+
+def test_an_interrupted_count_says_so_instead_of_passing_for_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = JointCounts.from_codes(random_codes(10, 20, 3, 3), 3)
+
+    def stop(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kernels, "count_pairs", stop)
+    with pytest.raises(KeyboardInterrupt):
+        counts.tables  # noqa: B018
+    with pytest.raises(MIProbeError, match="interrupted"):
+        counts.tables  # noqa: B018
+
+
+@pytest.mark.parametrize(("variables", "bins"), [(0, 4), (3, 0), (3, 65)])
+def test_impossible_shapes_are_refused(variables: int, bins: int) -> None:
+    with pytest.raises(InputError, match="at least 1 variable"):
+        JointCounts(variables, bins)
+
+
 @pytest.mark.parametrize(
     ("other", "message"), [(JointCounts(4, 3), "4 variables|5 variables"), (JointCounts(5, 4), "3 bins against 4")]
 )
@@ -151,6 +190,13 @@ def test_stored_arrays_that_contradict_each_other_are_refused() -> None:
     counts = JointCounts.from_codes(random_codes(7, 30, 3, 4), 4)
     parts = {"n": counts.n, "missing": counts.missing, "margins": counts.margins, "tables": counts.tables}
     assert JointCounts.from_arrays(**parts) == counts  # type: ignore[arg-type]
-    for change in ({"n": 31}, {"tables": counts.tables + 1}, {"missing": counts.missing - 1}, {"tables": counts.tables[:2]}):
+    for change in (
+        {"n": 31},
+        {"tables": counts.tables + 1},
+        {"missing": counts.missing - 1},
+        {"tables": counts.tables[:2]},
+        {"tables": counts.tables * 0},
+        {"tables": counts.tables * 1.0},
+    ):
         with pytest.raises(InputError):
             JointCounts.from_arrays(**(parts | change))  # type: ignore[arg-type]

@@ -226,6 +226,83 @@ def test_a_probe_that_saw_no_forward_pass_says_so(tiny: Any) -> None:
         probe.estimate()
 
 
+def test_a_point_that_fires_twice_in_a_pass_is_refused(tiny: Any) -> None:
+    point = tiny.hook_dict["blocks.1.hook_in"]
+    probe = mi_probe.attach(tiny, Probe(layers=[1]))
+    with probe, pytest.warns(MIProbeWarning, match="ended early"), pytest.raises(HookPointError, match="fired twice"):
+        tiny.run_with_hooks("text", fwd_hooks=[("blocks.2.hook_in", lambda x, hook: point(x))])
+    assert probe.tokens_seen == 0
+
+
+def test_a_pass_inside_a_pass_is_counted_as_one_of_its_own(tiny: Any) -> None:
+    inside = []
+
+    def nested(x: Any, hook: Any) -> None:
+        if not inside:
+            inside.append(True)
+            tiny("inner")
+
+    with mi_probe.attach(tiny) as probe:
+        tiny.run_with_hooks("the outer one", fwd_hooks=[("blocks.1.hook_resid_post", nested)])
+    assert probe.tokens_seen == 13 + 5
+    assert {stream.n for stream in probe.streams.values()} == {18}
+
+
+def test_embedding_something_else_in_a_hook_does_not_change_what_counts(tiny: Any) -> None:
+    def other(x: Any, hook: Any) -> None:
+        tiny.embed(torch.zeros(1, x.shape[1], dtype=torch.long))
+
+    with mi_probe.attach(tiny) as probe:
+        tiny.run_with_hooks("five!", fwd_hooks=[("blocks.1.hook_resid_post", other)])
+    assert probe.tokens_seen == 5
+
+
+def test_masks_and_caches_given_by_position_are_seen(tiny: Any) -> None:
+    tokens = torch.randint(1, 200, (2, 5))
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    assert len(counted(tiny, lambda: tiny.original_model(tokens, None, mask))) == 6
+    with torch.no_grad():
+        past = tiny.original_model(tokens, use_cache=True).past_key_values
+        found = counted(tiny, lambda: tiny.original_model(tokens[:, :2], past))
+    np.testing.assert_array_equal(found, embedded(tiny, tokens[:, :2].flatten()))
+
+
+def test_a_mask_that_says_nothing_of_padding_is_not_guessed_at(tiny: Any) -> None:
+    tokens = torch.randint(1, 200, (1, 4))
+    mask = torch.zeros(1, 1, 4, 4)
+    with mi_probe.attach(tiny) as probe, pytest.warns(MIProbeWarning, match="padding cannot be told"):
+        tiny.original_model(tokens, attention_mask=mask)
+    assert probe.tokens_seen == 0
+
+
+def test_nothing_is_counted_after_the_weights_were_processed(tiny_folder: Any) -> None:
+    model = mi_probe.load_model(tiny_folder)
+    with mi_probe.attach(model) as probe:
+        model("before")
+        model.enable_compatibility_mode()
+        with pytest.warns(MIProbeWarning, match="changed after the probe was attached"):
+            model("after")
+    assert probe.tokens_seen == 6
+
+
+def test_a_pass_that_runs_out_of_memory_is_not_counted_in_part(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def counts(*args: Any) -> Any:
+        made.append(True)
+        if len(made) == 3:
+            raise MemoryError
+        return mi_probe.JointCounts(*args)
+
+    with mi_probe.attach(tiny, Probe(calibration_tokens=8)) as probe:
+        tiny("short")
+        monkeypatch.setattr(mi_probe.JointCounts, "from_codes", lambda codes, bins: counts(codes.shape[1], bins))
+        with pytest.raises(MemoryError):
+            tiny("longer text")
+    assert probe.tokens_seen == 5
+    assert {stream.n for stream in probe.streams.values()} == {5}
+
+
 # -- others' hooks and results ----------------------------------------------------------------------------------------
 
 
@@ -268,11 +345,12 @@ def test_hooks_come_off_after_an_exception(tiny: Any) -> None:
 
 def test_a_value_changed_in_place_after_our_hook_is_recorded_as_it_was(tiny: Any) -> None:
     tokens = torch.randint(1, 200, (1, 8))
-    with mi_probe.attach(tiny, Probe(hooks="resid_pre", layers=[1], calibration_tokens=KEEP)) as probe, torch.no_grad():
+    everything = Probe(hooks="resid_pre", layers=[1], calibration_tokens=KEEP, skip_first=0)  # so that no row is picked out
+    with mi_probe.attach(tiny, everything) as probe, torch.no_grad():
         tiny(tokens)
         tiny.run_with_hooks(tokens, fwd_hooks=[("blocks.1.hook_resid_pre", lambda x, hook: x.zero_())])
     rows = rows_of(probe, "resid_pre.1")
-    np.testing.assert_array_equal(rows[:7], rows[7:])
+    np.testing.assert_array_equal(rows[:8], rows[8:])
 
 
 def test_training_mode_warns(tiny: Any) -> None:
@@ -372,11 +450,47 @@ def test_merged_states_count_what_one_would_have_counted() -> None:
     one, two = fed(1), fed(2)
     expected = one.counts["p"].copy()
     expected += two.counts["p"]
+    one.tokens_seen, two.tokens_seen = 3, 4
     one += two
     assert one.counts["p"] == expected
-    empty = ProbeState(Probe(calibration_tokens=50, bins=4))
-    empty += one
-    assert empty.counts["p"] == expected
+    assert one.tokens_seen == 7
+
+
+def test_the_empty_state_is_the_identity_and_shares_nothing_with_what_it_took() -> None:
+    for other in (fed(1, d_model=3, weights_processed=False), ProbeState(Probe(bins=4))):
+        if not other.streams:
+            other.update("p", np.random.default_rng(1).standard_normal((20, 3)))  # its calibration is not complete
+        before = other.counts["p"].copy()
+        empty = ProbeState(other.probe)
+        empty += other
+        assert empty.model == other.model
+        more = np.random.default_rng(5).standard_normal((9, 3))
+        empty.update("p", more)
+        assert other.counts["p"] == before
+        other.update("p", more)
+        assert empty.counts["p"] == other.counts["p"]
+
+
+def test_an_array_fed_to_an_attached_probe_does_not_disturb_it(tiny: Any) -> None:
+    with mi_probe.attach(tiny) as probe:
+        probe.update("extra", np.ones((4, 2)))
+        tiny("text")
+    assert probe.tokens_seen == probe.streams["hidden_states.0"].n == 4
+
+
+def test_runs_with_the_same_edges_add_up_to_the_whole(tiny: Any) -> None:
+    texts = ["a first text to set the edges on", "a second text", "and a third one"]
+    first = mi_probe.accumulate(tiny, texts[0])
+    edges = first.binnings
+    whole = mi_probe.accumulate(tiny, texts, edges=edges)
+    parts = [mi_probe.accumulate(tiny, text, edges=edges) for text in texts]
+    total = parts[0]
+    for part in parts[1:]:
+        total += part
+    assert total.tokens_seen == whole.tokens_seen
+    assert all(total.counts[key] == counts for key, counts in whole.counts.items())
+    with pytest.raises(HookPointError, match=r"edges were given for 'hidden_states\.0'"):
+        mi_probe.attach(tiny, Probe(layers=[1]), edges=edges)
 
 
 @pytest.mark.parametrize(
@@ -385,6 +499,8 @@ def test_merged_states_count_what_one_would_have_counted() -> None:
         (fed(2, edges_from=9), "at hook point 'p', binnings differ"),
         (fed(2, point="q"), "hook point 'q' is not in this state"),
         (fed(2, weights_processed=True), "weights_processed"),
+        (fed(2, d_model=16), "d_model"),
+        (ProbeState(Probe(skip_first=0)), "skip_first"),
     ],
 )
 def test_states_that_measure_different_things_do_not_merge(other: ProbeState, message: str) -> None:

@@ -54,6 +54,13 @@ def test_a_probe_cannot_be_changed_and_equal_ones_hash_alike() -> None:
     assert hash(probe) == hash(Probe(layers=(1, 2)))
 
 
+def test_a_key_under_the_wrong_heading_is_told_where_it_belongs() -> None:
+    with pytest.raises(ProbeError, match=r"'bins' is not known; it belongs under \[binning\]"):
+        Probe.from_toml("bins = 8")
+    with pytest.raises(RoomError, match="Probe\\(hooks='resid_post'\\)"):
+        load_probe("resid_post")
+
+
 def test_text_that_is_not_toml_is_refused() -> None:
     with pytest.raises(ProbeError, match="is not TOML"):
         Probe.from_toml("hooks = ")

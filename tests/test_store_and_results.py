@@ -159,8 +159,35 @@ def test_a_data_frame_gives_its_names() -> None:
 
 
 def test_a_point_that_is_not_there_is_named_with_the_nearest() -> None:
-    with pytest.raises(KeyError, match="hidden_states"):
-        MIResult({"hidden_states.3": a_result()["a"]})["hidden_state.3"]
+    result = MIResult({"hidden_states.3": a_result()["a"]})
+    for wrong in ("hidden_state.3", 3):
+        with pytest.raises(KeyError, match=r"it has hidden_states\.3"):
+            result[wrong]  # type: ignore[index]
+    with pytest.raises(InputError, match="joint_entropy"):
+        result["hidden_states.3"].pairs("entropy")  # type: ignore[arg-type]
+
+
+def test_estimates_cannot_be_changed_by_accident() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        a_result()["a"].pairs("raw")[0] = 1.0
+
+
+def test_any_header_that_json_can_hold_is_read_back(tmp_path: Path) -> None:
+    result = a_result()
+    result.about["layers"] = {9: "nine", 10: "ten"}
+    result.save(tmp_path / "r.safetensors")
+    assert MIResult.load(tmp_path / "r.safetensors").about["layers"] == {"9": "nine", "10": "ten"}
+
+
+def test_a_state_whose_parts_do_not_fit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.safetensors"
+    a_state().save(path)
+    header, arrays = store.read(path, "state", 1)
+    rest = {key: value for key, value in header.items() if key not in ("schema", "writer")}
+    for change in ({"0.edges": arrays["0.edges"][:2]}, {"0.edges": -arrays["0.edges"]}, {"0.margins": np.zeros(3, np.int64)}):
+        store.write(path, "state/1", rest, arrays | change)
+        with pytest.raises(StoreError, match="not a usable state"):
+            ProbeState.load(path)
 
 
 def test_the_description_says_what_was_measured_and_what_is_chance() -> None:
