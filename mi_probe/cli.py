@@ -138,6 +138,9 @@ def main() -> None:
     warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
     try:
         app()
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        sys.exit(0)
     except (MIProbeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -222,12 +222,18 @@ def test_every_shell_command_of_the_readme_runs(workplace: Path) -> None:
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
 
 
-def test_every_python_block_of_the_readme_runs(workplace: Path) -> None:
+def test_every_python_block_of_the_readme_runs_and_prints_what_it_says(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert workplace.is_dir()
     assert blocks("python")
     names: dict[str, object] = {}
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), names)
+    printed = capsys.readouterr().out
+    claims = re.findall(r"This prints `(.*?)`", (ROOT / "README.md").read_text())
+    assert claims
+    assert all(claim in printed for claim in claims)
 
 
 def test_every_figure_of_the_readme_is_there() -> None:
