@@ -22,12 +22,13 @@ app = App(name="mi-probe", version=__version__, help="How much information do th
 @app.command
 def ls() -> None:
     """List the ready-made probes and recipes."""
-    for which, use in (("recipes", "mi-probe run NAME"), ("probes", "mi-probe run RECIPE --probe NAME")):
-        names = rooms.names(which)  # type: ignore[arg-type]
+    uses: dict[rooms.Room, str] = {"recipes": "mi-probe run NAME", "probes": "mi-probe run RECIPE --probe NAME"}
+    for which, use in uses.items():
+        names = rooms.names(which)
         print(f"{which} ({use})")
         width = max(map(len, names), default=0)
         for name in names:
-            print(f"  {name:<{width}}  {rooms.about(rooms.find(which, name))}")  # type: ignore[arg-type]
+            print(f"  {name:<{width}}  {rooms.about(rooms.find(which, name))}")
 
 
 @app.command

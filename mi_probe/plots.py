@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.result import MIResult, PairwiseMI
+from mi_probe.result import MIResult, PairValue, PairwiseMI
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,8 +73,9 @@ def distributions(result: MIResult) -> Figure:
     2
     """
     figure, (left, right) = _figure(1, 2, size=(12.5, 4.4), sharey=False)
-    for axes, what in ((left, "raw"), (right, "mi")):
-        every = np.concatenate([p.pairs(what) for p in result.values()])  # type: ignore[arg-type]
+    panels: dict[PairValue, Axes] = {"raw": left, "mi": right}
+    for what, axes in panels.items():
+        every = np.concatenate([p.pairs(what) for p in result.values()])
         every = every[np.isfinite(every)]
         low, high = np.quantile(every, [0.0005, 0.9995]) if len(every) else (0.0, 1.0)
         pad = 0.08 * (high - low) + 1e-6
@@ -84,7 +85,7 @@ def distributions(result: MIResult) -> Figure:
             first = _is_embedding(name)
             axes.plot(
                 grid,
-                _density(point.pairs(what), grid),  # type: ignore[arg-type]
+                _density(point.pairs(what), grid),
                 color=colour,
                 lw=2.4 if first else 1.2,
                 zorder=3 if first else 2,

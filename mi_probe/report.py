@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mi_probe.result import MIResult, PairwiseMI
+from mi_probe.result import MIResult, PairValue, PairwiseMI
 
 __all__ = ["describe"]
 
@@ -37,7 +37,7 @@ def describe(result: MIResult, *, top: int = 5, variables: str = "variables", sa
         f"{where if len(result) > 1 else 'at ' + next(iter(result))}, over {_samples(points)} {samples}, in nats.",
         f"Binned:   each variable into {first.bins} {first.method.replace('_', '-')} bins.",
     ]
-    raw, chance, mi = (_range(points, what) for what in ("raw", "chance", "mi"))
+    raw, chance, mi = _range(points, "raw"), _range(points, "chance"), _range(points, "mi")
     lines += [
         f"Chance:   the plain histogram estimate averages {raw}, but the same values paired at random would give {chance}.",
         f"Result:   with chance removed, a pair shares {mi} on average{_extremes(result)}.",
@@ -79,8 +79,8 @@ def _samples(points: list[PairwiseMI]) -> str:
     return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
 
 
-def _range(points: list[PairwiseMI], what: str) -> str:
-    means = [float(np.nanmean(p.pairs(what))) for p in points if len(p.pairs())]  # type: ignore[arg-type]
+def _range(points: list[PairwiseMI], what: PairValue) -> str:
+    means = [float(np.nanmean(p.pairs(what))) for p in points if len(p.pairs())]
     if not means:
         return "nothing"
     low, high = min(means), max(means)

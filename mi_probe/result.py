@@ -19,7 +19,7 @@ from mi_probe.estimators import Correction, Estimate, check_correction, estimate
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MIResult", "PairwiseMI", "pairwise"]
+__all__ = ["MIResult", "PairValue", "PairwiseMI", "from_counts", "pairwise"]
 
 _VERSION = 1
 

@@ -6,7 +6,7 @@ Command     mi-probe run dimension_pairs
 Cost        Seconds for one text; for a corpus, about what its forward passes cost. Memory does not grow with the text.
 Expect      One short text: much of the plain estimate is chance (left panel of distributions.png); the right panel shows what is
             left. In the bundled model the pairs share most at the embedding, 0.11 nats on average, and less with depth, down to
-            0.02 at the last blocks. Many tokens repeat in one paragraph, and at the embedding equal tokens are nearly equal rows.
+            0.025 at the last blocks: tokens repeat in a paragraph, and at the embedding equal tokens are nearly equal rows.
 
 Files in the output folder: result.safetensors (load it with mi_probe.MIResult.load), state.safetensors (the counts: they can be
 added to), summary.csv, top_pairs.csv, and the figures.

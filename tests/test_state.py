@@ -1,0 +1,93 @@
+"""What a probe has counted: fed by hand, merged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import mi_probe
+from mi_probe import Probe
+from mi_probe.errors import InputError, MergeError
+from mi_probe.state import ProbeState
+
+
+def test_an_array_fed_by_hand_gives_what_pairwise_gives() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 50, 6))
+    x[0, 3, 2] = np.nan
+    mask = np.ones((2, 50), bool)
+    mask[1, 40:] = False
+    state = ProbeState(Probe())
+    state.update("anywhere", torch.tensor(x), torch.tensor(mask))
+    expected = mi_probe.pairwise(x[mask])
+    np.testing.assert_array_equal(state.estimate()["anywhere"].mi, expected.mi)
+
+
+@pytest.mark.parametrize(
+    ("activations", "mask", "message"),
+    [
+        (np.ones(4), None, "got shape"),
+        (np.ones((4, 3)), np.ones(3, bool), "mask of 'p'"),
+        (np.ones((4, 3)), np.ones(4) * 0.5, "must be boolean"),
+        (np.ones((4, 5)), None, "3 variables"),
+    ],
+)
+def test_activations_of_the_wrong_shape_are_refused_and_nothing_is_counted(activations: Any, mask: Any, message: str) -> None:
+    state = ProbeState(Probe())
+    state.update("p", np.ones((10, 3)))
+    with pytest.raises(InputError, match=message):
+        state.update("p", activations, mask)
+    assert state.streams["p"].n == 10
+
+
+def fed(seed: int, point: str = "p", edges_from: int = 0, **model: Any) -> ProbeState:
+    """A state with edges fitted on one sample and counts of another."""
+    state = ProbeState(Probe(calibration_tokens=50, bins=4), dict(model))
+    state.update(point, np.random.default_rng(edges_from).standard_normal((50, 3)))
+    state.update(point, np.random.default_rng(seed).standard_normal((70, 3)))
+    return state
+
+
+def test_merged_states_count_what_one_would_have_counted() -> None:
+    one, two = fed(1), fed(2)
+    expected = one.counts["p"].copy()
+    expected += two.counts["p"]
+    one.tokens_seen, two.tokens_seen = 3, 4
+    one += two
+    assert one.counts["p"] == expected
+    assert one.tokens_seen == 7
+
+
+def test_the_empty_state_is_the_identity_and_shares_nothing_with_what_it_took() -> None:
+    for other in (fed(1, d_model=3, weights_processed=False), ProbeState(Probe(bins=4))):
+        if not other.streams:
+            other.update("p", np.random.default_rng(1).standard_normal((20, 3)))  # its calibration is not complete
+        before = other.counts["p"].copy()
+        empty = ProbeState(other.probe)
+        empty += other
+        assert empty.model == other.model
+        more = np.random.default_rng(5).standard_normal((9, 3))
+        empty.update("p", more)
+        assert other.counts["p"] == before
+        other.update("p", more)
+        assert empty.counts["p"] == other.counts["p"]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (fed(2, edges_from=9), "at hook point 'p', binnings differ"),
+        (fed(2, point="q"), "hook point 'q' is not in this state"),
+        (fed(2, weights_processed=True), "weights_processed"),
+        (fed(2, d_model=16), "d_model"),
+        (ProbeState(Probe(skip_first=0)), "skip_first"),
+    ],
+)
+def test_states_that_measure_different_things_do_not_merge(other: ProbeState, message: str) -> None:
+    state = fed(1)
+    before = state.counts["p"].copy()
+    with pytest.raises(MergeError, match=message):
+        state += other
+    assert state.counts["p"] == before
