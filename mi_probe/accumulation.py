@@ -101,7 +101,7 @@ def sample_activations(
 
     Returns
     -------
-    array, shape (tokens, variables), float32
+    array, shape (tokens, variables), in the model's precision, float32 at least
 
     Raises
     ------

@@ -182,17 +182,19 @@ def _equal_count(values: NDArray[np.floating], bins: int) -> NDArray[np.float64]
     ordered = np.sort(values, axis=0)  # NaN last
     present = np.isfinite(ordered).sum(axis=0)
     top = np.maximum(present - 1, 0)
-    # round(k n / bins) samples below edge k, and as many above its mirror image, so that a decreasing map does not change the
-    # bins (where n is odd and bins even, the middle sample has to go to one side).
+    # round(k n / bins) samples below edge k, and as many above its mirror image: a decreasing map does not change the bins, but
+    # for the middle edge of an even number of bins where it has to choose a side.
     k = np.arange(1, bins)[:, None]
     lower = (2 * k * present + bins) // (2 * bins)
     ranks = np.where(k <= bins // 2, lower, present - lower[::-1])
     edges = np.empty((bins - 1, values.shape[1]))
     for row, rank in enumerate(ranks):
+        upper_half = row >= bins // 2
         value = np.take_along_axis(ordered, np.minimum(rank, top)[None], axis=0)[0]
         # A cut inside a run of equal values moves to the run's nearer end, but not to where nothing would be on one side.
         begin, end = (ordered < value).sum(axis=0), (ordered <= value).sum(axis=0)
-        move_up = (begin == 0) | ((end < present) & (end - rank < rank - begin))
+        nearer_up = (end - rank < rank - begin) | (upper_half & (end - rank == rank - begin))
+        move_up = (begin == 0) | ((end < present) & nearer_up)
         cut = np.where(move_up, end, begin)
         # An edge is a value of the sample itself, so that float32 data are compared exactly.
         edge = np.take_along_axis(ordered, np.minimum(cut, top)[None], axis=0)[0]

@@ -100,8 +100,16 @@ def run(
         default_parameter=Parameter(negative=(), consume_multiple=True),
     )
     recipe.default(_function(path))
-    given = ["/dev/stdin" if a == "-" else a for a in arguments]  # a lone hyphen would be read as an option
-    recipe(given, result_action="return_value")
+    recipe(_standard_input_named(arguments), result_action="return_value")
+
+
+def _standard_input_named(arguments: tuple[str, ...]) -> list[str]:
+    """A lone hyphen after --text-file as a path, since a hyphen would be read as an option."""
+    option, named = "", []
+    for argument in arguments:
+        option = argument if argument.startswith("--") else option
+        named.append("/dev/stdin" if argument == "-" and option == "--text-file" else argument)
+    return named
 
 
 def _anywhere(name: str) -> list[Path]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Document", "batches", "documents", "sample_text"]
 
-_PIECE = 1 << 20  # characters tokenised at a time, up to the next line end: memory stays flat whatever the file's size
+_PIECE = 1 << 20  # characters tokenised at a time, up to a line end: memory stays flat whatever the file's size
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,24 @@ class Document:
     source: str | Path
 
     def pieces(self) -> Iterator[str]:
-        """The text in parts that end at a line end, except the last."""
+        """The text in parts that a tokenizer may be given one by one.
+
+        They end at a line end between two lines of text: a run of white space stays whole.
+        """
         if isinstance(self.source, str):
             yield self.source
             return
         try:
             with self.source.open(encoding="utf-8") as file:
-                while lines := file.readlines(_PIECE):
+                lines: list[str] = []
+                size = 0
+                for line in file:
+                    if size >= _PIECE and not line[0].isspace() and not lines[-1][-2:-1].isspace() and len(lines[-1]) > 1:
+                        yield "".join(lines)
+                        lines, size = [], 0
+                    lines.append(line)
+                    size += len(line)
+                if lines:
                     yield "".join(lines)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read {self.source} as UTF-8 text: {error}") from error
@@ -144,6 +155,8 @@ def batches(texts: str | Document | Iterable[Document | str], model: Any, *, bat
     """
     import torch
 
+    if isinstance(texts, Path):
+        raise InputError(f"{texts} is a path: name it as mi_probe.documents(text_file={str(texts)!r}).")
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1; got {batch_size}.")
     rows: list[list[int]] = []

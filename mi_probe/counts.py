@@ -134,25 +134,20 @@ class JointCounts:
     @property
     def missing(self) -> NDArray[np.int64]:
         """Samples left out of each variable, shape (variables,)."""
-        self._flush()
+        self.flush()
         return _read_only(self._missing)
 
     @property
     def margins(self) -> NDArray[np.int64]:
         """Counts of each variable over its own samples, shape (variables, bins)."""
-        self._flush()
+        self.flush()
         return _read_only(self._margins)
 
     @property
     def tables(self) -> NDArray[np.integer]:
         """Joint counts, shape (pairs, bins, bins)."""
-        self._flush()
+        self.flush()
         return _read_only(self._tables)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held: tables, margins and buffer."""
-        return self._tables.nbytes + self._margins.nbytes + self._missing.nbytes + self._buffer.nbytes
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, JointCounts):
@@ -196,7 +191,7 @@ class JointCounts:
             self._n += take
             start += take
             if self._buffered == _BUFFER_ROWS:
-                self._flush()
+                self.flush()
 
     def __iadd__(self, other: JointCounts) -> JointCounts:
         """Add another set of counts; everything is checked before anything changes.
@@ -211,7 +206,7 @@ class JointCounts:
             if mine != theirs:
                 raise MergeError(f"counts differ: {mine} {what} against {theirs}.")
         tables, margins, missing = other.tables, other.margins, other.missing
-        self._flush()
+        self.flush()
         n = self._n + other.n
         if n > _INT32_MAX and self._tables.dtype == np.int32:
             self._tables = self._tables.astype(np.int64)
@@ -227,7 +222,8 @@ class JointCounts:
         twin += self
         return twin
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Count what is buffered. Every way of reading does it first."""
         if self._broken:
             raise MIProbeError("counting was interrupted halfway through a buffer: these counts are not whole. Start anew.")
         if self._buffered == 0:

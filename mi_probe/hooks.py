@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +17,7 @@ from mi_probe.binning import Binning
 from mi_probe.counts import JointCounts
 from mi_probe.errors import HookPointError, MIProbeWarning, nearest
 from mi_probe.probe import NAMED_SETS, Probe, load_probe
-from mi_probe.state import PointStream, ProbeState
+from mi_probe.state import SAME_MODEL, PointStream, ProbeState
 
 if TYPE_CHECKING:
     import torch
@@ -214,13 +214,12 @@ class AttachedProbe(ProbeState):
 
     def __init__(self, model: HookedModel, probe: Probe, edges: Mapping[str, Binning] | None = None) -> None:
         resolved = resolve(model, probe)
-        super().__init__(probe, _describe(model), {p.key: PointStream(probe) for p in resolved})
+        keys = [p.key for p in resolved]
+        if edges is not None:
+            probe = _with_edges(probe, keys, edges)
+        super().__init__(probe, _describe(model), {key: PointStream(probe) for key in keys})
         self.points = {p.key: p.hook_name for p in resolved}
         for key, binning in (edges or {}).items():
-            if key not in self.points:
-                raise HookPointError(
-                    f"edges were given for '{key}', which this probe does not measure{nearest(key, self.points)}."
-                )
             self.streams[key] = PointStream.frozen(probe, binning, JointCounts(binning.variables, binning.bins))
         self._model = model
         self._parameters = list(inspect.signature(model.original_model.forward).parameters)
@@ -307,7 +306,7 @@ class AttachedProbe(ProbeState):
 
     def _is_as_attached(self) -> bool:
         now = _describe(self._model)
-        changed = [fact for fact in now if now[fact] != self.model[fact]]
+        changed = [fact for fact in SAME_MODEL if now[fact] != self.model[fact]]
         if changed:
             self._warn(
                 "changed",
@@ -325,11 +324,11 @@ class AttachedProbe(ProbeState):
         tokens = args[0]
         if not torch.is_tensor(tokens) or tokens.is_floating_point():
             return
-        if batch.mask is not None and batch.mask.ndim != 2:
+        if batch.mask is not None and getattr(batch.mask, "ndim", None) != 2:
             self._warn(
                 "mask",
-                f"the attention mask has shape {tuple(batch.mask.shape)}, not (batch, position): which tokens are padding "
-                "cannot be told, so this forward pass is not counted.",
+                "the attention mask is not an array (batch, position): which tokens are padding cannot be told, so this forward "
+                "pass is not counted.",
             )
             self._batches[-1] = None
             return
@@ -385,9 +384,24 @@ class AttachedProbe(ProbeState):
         if silent:
             self._warn("silent", f"these hook points did not fire and are not counted: {', '.join(silent)}.")
         completed = {key: self.streams[key].completed_by(prepared) for key, prepared in batch.taken.items()}
-        for key, prepared in batch.taken.items():  # from here on nothing needs more memory than it has
+        self._torn = True  # until every hook point has it
+        for key, prepared in batch.taken.items():
             self.streams[key].commit(prepared, completed[key])
         self.tokens_seen += batch.n
+        self._torn = False
+
+
+def _with_edges(probe: Probe, keys: list[str], edges: Mapping[str, Binning]) -> Probe:
+    """The probe with the binning that the edges have; they must be there for all hook points, and of one kind."""
+    for key in [*edges, *keys]:
+        if key not in edges or key not in keys:
+            where = "the probe does not measure it" if key in edges else "the probe measures it, but it has no edges"
+            raise HookPointError(f"edges and probe differ at '{key}': {where}{nearest(key, edges if key in keys else keys)}.")
+    kinds = {(binning.method, binning.bins) for binning in edges.values()}
+    if len(kinds) > 1:
+        raise HookPointError(f"edges must have one method and one number of bins; got {sorted(kinds)}.")
+    method, bins = kinds.pop()
+    return replace(probe, method=method, bins=bins)
 
 
 def _add_hook(hook_point: Any, function: Callable[..., None]) -> Callable[[], None]:

@@ -42,7 +42,8 @@ class Probe:
         Leave out this many tokens at the start of each row of a batch: the first position carries massive activations. A long
         text is run in windows, each a row of its own.
     skip_special : bool
-        Leave out the tokenizer's special tokens (BOS, EOS, padding) wherever they stand. Padding is left out in any case.
+        Leave out the tokenizer's special tokens (BOS, EOS, padding) wherever they stand. Padding is left out in any case, by the
+        attention mask or, in a batch of several rows without one, where rows end (or begin) in padding.
     method : {"equal_count", "equal_width"}
         How values are binned.
     bins : int or "auto"
@@ -89,6 +90,10 @@ class Probe:
                 object.__setattr__(self, "layers", tuple(layers))
             except TypeError:
                 problems.append(f"layers must be a list of whole numbers; got {self.layers!r}")
+        for name in ("skip_first", "bins", "calibration_tokens"):
+            value = getattr(self, name)
+            if hasattr(value, "__index__") and not isinstance(value, bool):
+                object.__setattr__(self, name, int(value))  # NumPy's whole numbers too
         problems += _problems(self)
         if problems:
             raise ProbeError("this probe cannot be used:\n" + "\n".join(f"  - {p}" for p in problems))

@@ -262,6 +262,12 @@ class MIResult(Mapping[str, PairwiseMI]):
         try:
             for k, facts in enumerate(header["points"]):
                 fields = {key: arrays[f"{k}.{key}"] for key in Estimate.__dataclass_fields__}
+                variables = len(facts["variables"])
+                for key, array in fields.items():
+                    size = variables if key in ("entropy", "self_chance") else variables * (variables - 1) // 2
+                    if array.shape != (size,):
+                        raise StoreError(f"{path}: '{key}' of {facts['name']} has shape {array.shape}, not ({size},).")
+                    array.flags.writeable = False
                 rest = {key: facts[key] for key in ("samples", "bins", "method", "correction")}
                 points[facts["name"]] = PairwiseMI(
                     Estimate(**fields), tuple(facts["variables"]), missing=arrays[f"{k}.missing"], **rest

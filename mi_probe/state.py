@@ -13,14 +13,17 @@ from numpy.typing import ArrayLike, NDArray
 from mi_probe import store
 from mi_probe.binning import Binning, as_samples, auto_bins
 from mi_probe.counts import JointCounts
-from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, StoreError, nearest
+from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, StoreError
 from mi_probe.estimators import Correction, check_correction
 from mi_probe.probe import CORPUS_BINS, Probe
 from mi_probe.result import MIResult, from_counts
 
-__all__ = ["PointStream", "ProbeState"]
+__all__ = ["SAME_MODEL", "PointStream", "ProbeState"]
 
 _VERSION = 1
+
+SAME_MODEL = ("d_model", "n_layers", "weights_processed", "compatibility_mode")
+"""What must be equal for counts to add up; the name is a label."""
 
 Rows = NDArray[np.floating]
 
@@ -60,23 +63,29 @@ class PointStream:
         return np.array(rows)
 
     def completed_by(self, prepared: NDArray[Any]) -> tuple[Binning, JointCounts] | None:
-        """Edges and counts of the calibration, if these rows complete it. Changes nothing; may run out of memory."""
+        """Edges and counts with these rows, if they complete the calibration. Changes nothing; may run out of memory."""
         if self._frozen is not None or self.n + len(prepared) < self.probe.calibration_tokens:
             return None
         room = self.probe.calibration_tokens - self.n
-        return self._fitted(np.concatenate([*self._waiting, prepared[:room]]))
+        binning, counts = self._fitted(np.concatenate([*self._waiting, prepared[:room]]))
+        counts.update(binning.encode(prepared[room:]))
+        return binning, counts
 
     def commit(self, prepared: NDArray[Any], completed: tuple[Binning, JointCounts] | None) -> None:
         """Count what `prepare` returned, given what `completed_by` said of it."""
         if completed is not None:
-            prepared = prepared[self.probe.calibration_tokens - self.n :]
             self._frozen = completed
             self._waiting.clear()
-        if self._frozen is None:
+        elif self._frozen is None:
             self._waiting.append(prepared)
-        elif len(prepared):
+        else:
             binning, counts = self._frozen
             counts.update(prepared if prepared.dtype == np.uint8 else binning.encode(prepared))
+
+    @property
+    def started(self) -> bool:
+        """Whether there is anything to read: rows, or edges that were given."""
+        return self._frozen is not None or self.n > 0
 
     def read(self) -> tuple[Binning, JointCounts]:
         """Edges and counts as of now."""
@@ -91,7 +100,7 @@ class PointStream:
 
     def copy(self) -> PointStream:
         """An independent copy."""
-        twin = PointStream(self.probe)
+        twin = PointStream(self.probe)  # probes are values: sharing one is safe
         twin._waiting = list(self._waiting)
         if self._frozen is not None:
             twin._frozen = (self._frozen[0], self._frozen[1].copy())
@@ -133,19 +142,28 @@ class ProbeState:
     model: dict[str, Any] = field(default_factory=dict)
     streams: dict[str, PointStream] = field(default_factory=dict)
     tokens_seen: int = 0
+    _torn: bool = field(default=False, init=False)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.streams)} hook points, {self.tokens_seen:,} tokens seen)"
 
     @property
     def counts(self) -> dict[str, JointCounts]:
-        """Counts by hook point, as they go on (``.copy()`` keeps a moment); points without a row are left out."""
-        return {name: stream.read()[1] for name, stream in self.streams.items() if stream.n}
+        """Counts by hook point, as they go on (``.copy()`` keeps a moment); points without a row or edges are left out."""
+        return {name: stream.read()[1] for name, stream in self._started().items()}
 
     @property
     def binnings(self) -> dict[str, Binning]:
-        """Edges by hook point; points without a row are left out."""
-        return {name: stream.read()[0] for name, stream in self.streams.items() if stream.n}
+        """Edges by hook point; points without a row or edges are left out."""
+        return {name: stream.read()[0] for name, stream in self._started().items()}
+
+    def _started(self) -> dict[str, PointStream]:
+        if self._torn:
+            raise MIProbeError(
+                "counting a forward pass was interrupted when some hook points had it and others not: these counts are not "
+                "whole. Start anew, or from the last saved state."
+            )
+        return {name: stream for name, stream in self.streams.items() if stream.started}
 
     def update(self, point: str, activations: ArrayLike, mask: ArrayLike | None = None) -> None:
         """Count activations that did not come through a hook of ours.
@@ -213,7 +231,7 @@ class ProbeState:
         if empty:
             warnings.warn(f"no token was counted at {', '.join(empty)}: left out.", MIProbeWarning, stacklevel=2)
         points = {}
-        for name, stream in self.streams.items():
+        for name, stream in self._started().items():
             if stream.n:
                 binning, counts = stream.read()
                 points[name] = from_counts(counts, binning, correction=correction)
@@ -228,36 +246,42 @@ class ProbeState:
         MergeError
             Another hook point, number of variables, binning, or weight processing; the first difference is named.
         """
-        model = self.model
-        if not model and not any(stream.n for stream in self.streams.values()):
-            model = dict(other.model)  # an empty state of no model: the identity
-        for fact in _SAME_MODEL:
-            mine, theirs = model.get(fact), other.model.get(fact)
-            if mine != theirs:
-                raise MergeError(f"the models differ: {fact} is {mine} against {theirs}.")
+        theirs, mine = other._started(), self._started()
+        if not theirs:
+            return self
         for fact in ("skip_first", "skip_special"):
-            mine, theirs = getattr(self.probe, fact), getattr(other.probe, fact)
-            if mine != theirs:
-                raise MergeError(f"the probes count different tokens: {fact} is {mine} against {theirs}.")
-        theirs_read = {name: stream.read() for name, stream in other.streams.items() if stream.n}
-        for name, (binning, _) in theirs_read.items():
-            if name not in self.streams and self.streams:
-                raise MergeError(f"hook point '{name}' is not in this state{nearest(name, self.streams)}.")
-            if name in self.streams and self.streams[name].n:
-                try:
-                    self.streams[name].read()[0].require_same(binning)
-                except MergeError as error:
-                    raise MergeError(f"at hook point '{name}', {error}") from None
-        self.model = model
-        for name, (_, counts) in theirs_read.items():
-            mine_stream = self.streams.get(name)
-            if mine_stream is None or not mine_stream.n:
-                self.streams[name] = other.streams[name].copy()
+            one, two = getattr(self.probe, fact), getattr(other.probe, fact)
+            if one != two:
+                raise MergeError(f"the probes count different tokens: {fact} is {one} against {two}.")
+        for fact in SAME_MODEL:
+            one, two = self.model.get(fact), other.model.get(fact)
+            if one != two and (self.model or mine):  # a state of no model that has counted nothing takes any
+                raise MergeError(f"the models differ: {fact} is {one} against {two}.")
+        expected = mine or self.streams or theirs
+        for name in [*theirs, *expected]:
+            if name not in expected or (mine and name not in theirs):
+                raise MergeError(f"hook point '{name}' is in one state only.")
+        for name, stream in mine.items():
+            try:
+                stream.read()[0].require_same(theirs[name].read()[0])
+            except MergeError as error:
+                raise MergeError(f"at hook point '{name}', {error}") from None
+
+        for stream in (*theirs.values(), *mine.values()):
+            stream.read()[1].flush()  # counts that are not whole raise here, before anything changes
+        self._torn = True  # until every hook point has it
+        for name, stream in theirs.items():
+            if name in mine:
+                binning, counts = mine[name].read()
+                counts += stream.read()[1]
+                self.streams[name] = PointStream.frozen(self.probe, binning, counts)
             else:
-                own_binning, own_counts = mine_stream.read()
-                own_counts += counts
-                self.streams[name] = PointStream.frozen(self.probe, own_binning, own_counts)
+                self.streams[name] = stream.copy()
+        if not mine:
+            self.probe = other.probe
+            self.model = self.model or dict(other.model)
         self.tokens_seen += other.tokens_seen
+        self._torn = False
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -272,9 +296,10 @@ class ProbeState:
         """
         arrays: dict[str, NDArray[Any]] = {}
         points = []
+        started = self._started()
         for k, (name, stream) in enumerate(self.streams.items()):
             facts: dict[str, Any] = {"name": name, "n": stream.n}
-            if stream.n:
+            if name in started:
                 binning, counts = stream.read()
                 facts["method"] = binning.method
                 parts = {"edges": binning.edges, **{a: getattr(counts, a) for a in ("missing", "margins", "tables")}}
@@ -303,7 +328,7 @@ class ProbeState:
             state = ProbeState(probe, header["model"], {}, header["tokens_seen"])
             for k, facts in enumerate(header["points"]):
                 stream = PointStream(probe)
-                if facts["n"]:
+                if "method" in facts:
                     counts = JointCounts.from_arrays(
                         facts["n"], *(arrays[f"{k}.{key}"] for key in ("missing", "margins", "tables"))
                     )
@@ -315,6 +340,3 @@ class ProbeState:
         except (MIProbeError, KeyError, TypeError, ValueError, IndexError) as error:
             raise StoreError(f"{path} is not a usable state: {error}") from error
         return state
-
-
-_SAME_MODEL = ("d_model", "n_layers", "weights_processed", "compatibility_mode")

@@ -92,7 +92,7 @@ def run(
     if len(result) > 1:
         figures["depth.png"] = mi_probe.plots.depth_profile(result)
     table = result[at].to_frame()
-    if len(table):
+    if table.mi.notna().any():
         cloud = sample_activations(net, texts, at, what)
         picks = {
             "the pair nearest to 0": table.mi.abs().idxmin(),

@@ -69,6 +69,13 @@ def test_two_values_are_told_apart_however_unequal_they_are(share: float, bins: 
         assert len(np.unique(codes)) == 2
 
 
+@given(arrays(np.float64, (41, 1), elements=st.integers(-3, 3).map(float)), st.sampled_from([3, 5, 7, 9]))
+def test_ties_do_not_make_a_decreasing_map_matter(x: np.ndarray, bins: int) -> None:
+    up, down = (Binning.fit(a, bins=bins).encode(a)[:, 0] for a in (x, -x))
+    pairs = set(zip(up.tolist(), down.tolist(), strict=True))
+    assert len(pairs) == len(np.unique(up)) == len(np.unique(down))  # the same groups, under other names
+
+
 def test_rectified_values_keep_what_they_share() -> None:
     x = np.random.default_rng(1).standard_normal((2000, 2))
     x[:, 1] = x[:, 0] + 0.1 * x[:, 1]

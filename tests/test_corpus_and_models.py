@@ -34,6 +34,16 @@ def test_a_file_read_in_pieces_gives_the_tokens_of_the_whole(tiny: Any, tmp_path
     assert list(corpus.windows(document, tiny)) == list(corpus.windows(corpus.Document("t", text), tiny))
 
 
+def test_white_space_between_pieces_stays_whole(coffee: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "".join(f"line {k}\n\n  indented, with a trailing blank \nnext\n\n\nand on\n" for k in range(200))
+    path = tmp_path / "t.txt"
+    path.write_text(text)
+    (document,) = corpus.documents(text_file=path)
+    monkeypatch.setattr(corpus, "_PIECE", 60)
+    assert len(list(document.pieces())) > 50
+    assert list(corpus.windows(document, coffee)) == list(corpus.windows(corpus.Document("t", text), coffee))
+
+
 def test_nothing_is_padded(tiny: Any) -> None:
     for batch in corpus.batches(["ab", "cd", "xyz", "ef"], tiny):
         assert (batch[:, 1:] != tiny.tokenizer.pad_token_id).all()
@@ -66,6 +76,8 @@ def test_texts_that_cannot_be_read_are_refused(tiny: Any, tmp_path: Path) -> Non
         mi_probe.accumulate(tiny, corpus.documents(text_file=tmp_path / "empty.txt"))
     with pytest.raises(InputError, match="no token to measure"):
         mi_probe.accumulate(tiny, [])
+    with pytest.raises(InputError, match="is a path"):
+        mi_probe.accumulate(tiny, tmp_path)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="batch_size"):
         mi_probe.accumulate(tiny, ["text"], batch_size=0)
 

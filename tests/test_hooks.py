@@ -12,9 +12,9 @@ import torch
 
 import mi_probe
 from mi_probe import Probe
-from mi_probe.errors import HookPointError, InputError, MIProbeWarning
+from mi_probe.errors import HookPointError, InputError, MergeError, MIProbeError, MIProbeWarning
 from mi_probe.hooks import points, resolve
-from mi_probe.state import ProbeState
+from mi_probe.state import PointStream, ProbeState
 
 KEEP = 10**6  # calibration longer than any test: the streams keep their rows, so that they can be looked at
 
@@ -174,9 +174,24 @@ def test_every_way_to_run_the_model_is_counted(tiny: Any, how: str) -> None:
     assert len(counted(tiny, lambda: getattr(tiny, how)(tokens))) == 8
 
 
+def test_one_row_that_ends_in_the_padding_token_is_not_padded(tiny: Any) -> None:
+    tokens = torch.tensor([[5, 6, 7, 0, 0]])
+    assert len(counted(tiny, lambda: tiny(tokens), skip_special=False)) == 4
+    assert len(counted(tiny, lambda: tiny(tokens.repeat(2, 1)), skip_special=False)) == 2 * 2
+
+
+def test_the_bos_of_a_left_padded_row_is_a_token(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny.tokenizer, "padding_side", "left")
+    tokens = torch.tensor([[0, 0, 0, 5, 6], [0, 7, 8, 9, 10]])
+    found = counted(tiny, lambda: tiny.original_model(tokens), skip_first=0, skip_special=False)
+    np.testing.assert_array_equal(found, embedded(tiny, [0, 5, 6, 0, 7, 8, 9, 10]))
+
+
 def test_a_paused_probe_counts_nothing(tiny: Any) -> None:
     with mi_probe.attach(tiny) as probe:
         with probe.pause():
+            with probe.pause():
+                tiny("nor this")
             tiny("not this")
         tiny("but this")
     assert probe.tokens_seen == 8
@@ -301,6 +316,34 @@ def test_a_pass_that_runs_out_of_memory_is_not_counted_in_part(tiny: Any, monkey
             tiny("longer text")
     assert probe.tokens_seen == 5
     assert {stream.n for stream in probe.streams.values()} == {5}
+
+
+def test_a_pass_counted_at_some_points_only_is_never_read(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def interrupted(self: PointStream, *args: Any) -> None:
+        seen.append(True)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        commit(self, *args)
+
+    commit = PointStream.commit
+    with mi_probe.attach(tiny) as probe:
+        tiny("whole")
+        monkeypatch.setattr(PointStream, "commit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tiny("torn")
+    for read in (probe.estimate, lambda: probe.counts, lambda: probe.save("never.safetensors")):
+        with pytest.raises(MIProbeError, match="interrupted"):
+            read()
+
+
+def test_a_new_name_of_the_model_is_no_change_of_its_weights(tiny_folder: Any) -> None:
+    model = mi_probe.load_model(tiny_folder)
+    with mi_probe.attach(model) as probe:
+        model.cfg.model_name = "renamed"
+        model("text")
+    assert probe.tokens_seen == 4
 
 
 # -- others' hooks and results ----------------------------------------------------------------------------------------
@@ -428,8 +471,25 @@ def test_runs_with_the_same_edges_add_up_to_the_whole(tiny: Any) -> None:
         total += part
     assert total.tokens_seen == whole.tokens_seen
     assert all(total.counts[key] == counts for key, counts in whole.counts.items())
-    with pytest.raises(HookPointError, match=r"edges were given for 'hidden_states\.0'"):
+    with pytest.raises(HookPointError, match=r"'hidden_states\.0': the probe does not measure it"):
         mi_probe.attach(tiny, Probe(layers=[1]), edges=edges)
+    some = {key: binning for key, binning in edges.items() if key != "hidden_states.2"}
+    with pytest.raises(HookPointError, match=r"'hidden_states\.2': the probe measures it, but it has no edges"):
+        mi_probe.attach(tiny, edges=some)
+    with pytest.raises(HookPointError, match="one method and one number of bins"):
+        mi_probe.attach(tiny, edges=some | {"hidden_states.2": mi_probe.Binning.fit(np.eye(16), bins=7)})
+
+
+def test_edges_that_were_given_are_kept_and_said(tiny: Any, tmp_path: Any) -> None:
+    edges = mi_probe.accumulate(tiny, "a text to set the edges on", Probe(bins=6)).binnings
+    probe = mi_probe.attach(tiny, edges=edges)
+    probe.detach()
+    assert probe.probe.bins == 6
+    probe.save(tmp_path / "s.safetensors")
+    for state in (probe, ProbeState.load(tmp_path / "s.safetensors")):
+        np.testing.assert_array_equal(state.binnings["hidden_states.1"].edges, edges["hidden_states.1"].edges)
+    with pytest.raises(MergeError, match="binnings differ"):
+        probe += mi_probe.accumulate(tiny, "another text with other edges", Probe(bins=6))
 
 
 def test_nothing_warns_in_plain_use(tiny: Any) -> None:

@@ -10,7 +10,7 @@ import torch
 
 import mi_probe
 from mi_probe import Probe
-from mi_probe.errors import InputError, MergeError
+from mi_probe.errors import InputError, MergeError, MIProbeError
 from mi_probe.state import ProbeState
 
 
@@ -42,9 +42,9 @@ def test_activations_of_the_wrong_shape_are_refused_and_nothing_is_counted(activ
     assert state.streams["p"].n == 10
 
 
-def fed(seed: int, point: str = "p", edges_from: int = 0, **model: Any) -> ProbeState:
+def fed(seed: int, point: str = "p", edges_from: int = 0, probe: Probe | None = None, **model: Any) -> ProbeState:
     """A state with edges fitted on one sample and counts of another."""
-    state = ProbeState(Probe(calibration_tokens=50, bins=4), dict(model))
+    state = ProbeState(probe or Probe(calibration_tokens=50, bins=4), dict(model))
     state.update(point, np.random.default_rng(edges_from).standard_normal((50, 3)))
     state.update(point, np.random.default_rng(seed).standard_normal((70, 3)))
     return state
@@ -79,10 +79,12 @@ def test_the_empty_state_is_the_identity_and_shares_nothing_with_what_it_took() 
     ("other", "message"),
     [
         (fed(2, edges_from=9), "at hook point 'p', binnings differ"),
-        (fed(2, point="q"), "hook point 'q' is not in this state"),
+        (fed(2, point="q"), "hook point 'q' is in one state only"),
         (fed(2, weights_processed=True), "weights_processed"),
         (fed(2, d_model=16), "d_model"),
-        (ProbeState(Probe(skip_first=0)), "skip_first"),
+        (fed(2, probe=Probe(skip_first=0, calibration_tokens=50, bins=4)), "skip_first"),
+        (fed(2, probe=Probe(skip_special=False, calibration_tokens=50, bins=4)), "skip_special"),
+        (fed(2, compatibility_mode=True), "compatibility_mode"),
     ],
 )
 def test_states_that_measure_different_things_do_not_merge(other: ProbeState, message: str) -> None:
@@ -91,3 +93,47 @@ def test_states_that_measure_different_things_do_not_merge(other: ProbeState, me
     with pytest.raises(MergeError, match=message):
         state += other
     assert state.counts["p"] == before
+
+
+def test_an_empty_state_on_the_right_changes_nothing_either() -> None:
+    state = fed(1, d_model=3)
+    before = state.counts["p"].copy()
+    state += ProbeState(Probe())
+    assert state.counts["p"] == before
+
+
+@pytest.mark.parametrize("first", ["p", "both"])
+def test_states_of_different_points_do_not_merge_in_either_order(first: str) -> None:
+    one, both = fed(1), fed(2)
+    both.update("q", np.random.default_rng(3).standard_normal((60, 3)))
+    left, right = (one, both) if first == "p" else (both, one)
+    with pytest.raises(MergeError, match="hook point 'q' is in one state only"):
+        left += right
+
+
+def test_a_merge_with_counts_that_are_not_whole_changes_nothing() -> None:
+    one, two = fed(1), fed(2)
+    for state in (one, two):
+        state.update("q", np.random.default_rng(0).standard_normal((50, 3)))
+    before = one.counts["p"].copy()
+    two.counts["q"]._broken = True
+    with pytest.raises(MIProbeError, match="interrupted"):
+        one += two
+    assert one.counts["p"] == before
+
+
+def test_two_texts_with_the_same_edges_merge_before_their_calibration_is_complete() -> None:
+    x = np.random.default_rng(0).standard_normal((30, 3))
+    one, two = ProbeState(Probe()), ProbeState(Probe())
+    for state in (one, two):
+        state.update("p", x)
+    expected = one.counts["p"].copy()
+    expected += two.counts["p"]
+    one += two
+    assert one.counts["p"] == expected
+
+
+def test_the_number_of_samples_of_a_variable_leaves_out_its_missing_ones() -> None:
+    x = np.random.default_rng(0).standard_normal((30, 3))
+    x[:4, 1] = np.nan
+    assert np.diagonal(mi_probe.pairwise(x).n).tolist() == [30, 26, 30]

@@ -1,4 +1,4 @@
-"""The hot loops behind one face. Callers see NumPy arrays; how they are counted is decided here, by cost.
+"""The hot loops behind one face. Callers see NumPy arrays; how they are counted is decided behind it, by cost.
 
 Every function gives the same integers whatever the number of threads and whichever way was chosen.
 """
