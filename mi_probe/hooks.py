@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -223,7 +224,8 @@ class AttachedProbe(ProbeState):
             self.streams[key] = PointStream.frozen(probe, binning, JointCounts(binning.variables, binning.bins))
         self._model = model
         self._parameters = list(inspect.signature(model.original_model.forward).parameters)
-        self._batches: list[Batch | None] = []  # a pass inside a pass, as a hook may run one, has a batch of its own
+        self._passes = threading.local()  # forward passes of several threads do not mix
+        self._commit = threading.Lock()
         self._paused = False
         self._warned: set[str] = set()
         self._detachers: list[Callable[[], None]] = []
@@ -255,6 +257,14 @@ class AttachedProbe(ProbeState):
         while self._detachers:
             self._detachers.pop()()
         self._batches.clear()
+
+    @property
+    def _batches(self) -> list[Batch | None]:
+        """The passes under way in this thread: a pass inside a pass, as a hook may run one, has a batch of its own."""
+        if not hasattr(self._passes, "batches"):
+            self._passes.batches = []
+        batches: list[Batch | None] = self._passes.batches
+        return batches
 
     def __enter__(self) -> AttachedProbe:
         return self
@@ -383,12 +393,13 @@ class AttachedProbe(ProbeState):
         silent = [name for key, name in self.points.items() if key not in batch.taken]
         if silent:
             self._warn("silent", f"these hook points did not fire and are not counted: {', '.join(silent)}.")
-        completed = {key: self.streams[key].completed_by(prepared) for key, prepared in batch.taken.items()}
-        self._torn = True  # until every hook point has it
-        for key, prepared in batch.taken.items():
-            self.streams[key].commit(prepared, completed[key])
-        self.tokens_seen += batch.n
-        self._torn = False
+        with self._commit:
+            completed = {key: self.streams[key].completed_by(prepared) for key, prepared in batch.taken.items()}
+            self._torn = True  # until every hook point has it
+            for key, prepared in batch.taken.items():
+                self.streams[key].commit(prepared, completed[key])
+            self.tokens_seen += batch.n
+            self._torn = False
 
 
 def _with_edges(probe: Probe, keys: list[str], edges: Mapping[str, Binning]) -> Probe:

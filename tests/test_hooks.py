@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -344,6 +345,14 @@ def test_a_new_name_of_the_model_is_no_change_of_its_weights(tiny_folder: Any) -
         model.cfg.model_name = "renamed"
         model("text")
     assert probe.tokens_seen == 4
+
+
+def test_passes_of_several_threads_do_not_mix(tiny: Any) -> None:
+    texts = ["a", "bc", "def", "ghij", "klmno"] * 12
+    with mi_probe.attach(tiny, Probe(calibration_tokens=40, bins=4)) as probe, ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda text: torch.no_grad()(tiny)(tiny.to_tokens(text)), texts))
+    assert probe.tokens_seen == sum(map(len, texts))
+    assert {stream.n for stream in probe.streams.values()} == {probe.tokens_seen}
 
 
 # -- others' hooks and results ----------------------------------------------------------------------------------------
