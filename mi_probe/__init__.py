@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mi_probe import corpus, errors, estimators, hooks, plots
-    from mi_probe.accumulation import accumulate
+    from mi_probe.accumulation import accumulate, sample_activations
     from mi_probe.binning import Binning
     from mi_probe.corpus import documents, sample_text
     from mi_probe.counts import JointCounts
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mi_probe.hooks import attach
     from mi_probe.models import load_model
     from mi_probe.probe import Probe, load_probe
+    from mi_probe.report import describe
     from mi_probe.result import MIResult, PairwiseMI, pairwise
     from mi_probe.state import ProbeState
 
@@ -41,10 +42,12 @@ _HOME = {
     "ProbeState": "state",
     "accumulate": "accumulation",
     "attach": "hooks",
+    "describe": "report",
     "documents": "corpus",
     "load_model": "models",
     "load_probe": "probe",
     "pairwise": "result",
+    "sample_activations": "accumulation",
     "sample_text": "corpus",
 }
 _MODULES = ("corpus", "errors", "estimators", "hooks", "plots")
@@ -61,6 +64,7 @@ __all__ = [
     "accumulate",
     "attach",
     "corpus",
+    "describe",
     "documents",
     "errors",
     "estimators",
@@ -69,6 +73,7 @@ __all__ = [
     "load_probe",
     "pairwise",
     "plots",
+    "sample_activations",
     "sample_text",
 ]
 

@@ -124,12 +124,10 @@ def sample_activations(
     if point not in names:
         raise InputError(f"the probe has no hook point '{point}'{nearest(point, names)}; it has {', '.join(names)}.")
     alone = replace(whole, hooks=names[point], layers=None, calibration_tokens=2**62)  # never complete: the rows stay rows
-    rows: list[NDArray[np.floating]] = []
-    with torch.inference_mode():
+    with attach(model, alone) as attached, torch.inference_mode():
+        (stream,) = attached.streams.values()
         for tokens in batches(texts, model, batch_size=1):
-            with attach(model, alone) as attached:
-                model(tokens.to(model.cfg.device), return_type=None)
-            rows += [stream.rows() for stream in attached.streams.values() if stream.n]
-            if sum(map(len, rows)) >= max_tokens:
+            model(tokens.to(model.cfg.device), return_type=None)
+            if stream.n >= max_tokens:
                 break
-    return np.concatenate(rows)[:max_tokens] if rows else np.empty((0, int(model.cfg.d_model)), dtype=np.float32)
+    return stream.rows()[:max_tokens]

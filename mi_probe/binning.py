@@ -32,7 +32,7 @@ def auto_bins(n: int) -> int:
     return int(np.clip(round(float(np.sqrt(n / 4))), 3, 16))
 
 
-def as_samples(x: ArrayLike, *, what: str = "x") -> NDArray[np.floating]:
+def as_samples(x: ArrayLike) -> NDArray[np.floating]:
     """A 2-D float array, samples x variables, from anything array-like (a torch tensor on any device included)."""
     values: Any = x
     if hasattr(values, "detach"):  # a torch tensor, without importing torch
@@ -44,9 +44,9 @@ def as_samples(x: ArrayLike, *, what: str = "x") -> NDArray[np.floating]:
         values = np.ma.filled(values.astype(np.float64), np.nan)
     array = np.asarray(values)
     if array.ndim != 2:
-        raise InputError(f"{what} must be a 2-D array of samples x variables; got shape {array.shape}.")
+        raise InputError(f"x must be a 2-D array of samples x variables; got shape {array.shape}.")
     if array.dtype.kind not in "fiub":
-        raise InputError(f"{what} must hold real numbers; got dtype {array.dtype}.")
+        raise InputError(f"x must hold real numbers; got dtype {array.dtype}.")
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float32 if array.dtype == np.float16 else np.float64)
     return array

@@ -210,10 +210,12 @@ class JointCounts:
         n = self._n + other.n
         if n > _INT32_MAX and self._tables.dtype == np.int32:
             self._tables = self._tables.astype(np.int64)
+        self._broken = True  # as in flush
         self._tables += tables
         self._margins += margins
         self._missing += missing
         self._n = n
+        self._broken = False
         return self
 
     def copy(self) -> JointCounts:
@@ -225,7 +227,7 @@ class JointCounts:
     def flush(self) -> None:
         """Count what is buffered. Every way of reading does it first."""
         if self._broken:
-            raise MIProbeError("counting was interrupted halfway through a buffer: these counts are not whole. Start anew.")
+            raise MIProbeError("counting or merging was interrupted halfway: these counts are not whole. Start anew.")
         if self._buffered == 0:
             return
         from mi_probe import kernels

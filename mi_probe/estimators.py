@@ -13,7 +13,7 @@ from mi_probe.chance import chance_level, chance_level_of_pairs
 from mi_probe.counts import JointCounts
 from mi_probe.errors import InputError
 
-__all__ = ["Correction", "Estimate", "adjust", "check_correction", "entropy", "estimate"]
+__all__ = ["Correction", "Estimate", "adjust", "entropy", "estimate"]
 
 Correction = Literal["adjusted", "none", "miller_madow"]
 
@@ -49,12 +49,6 @@ class Estimate:
     n: NDArray[np.int64]
     entropy: NDArray[np.float64]
     self_chance: NDArray[np.float64]
-
-
-def check_correction(correction: str) -> None:
-    """Raise `InputError` unless `correction` is one of the known ones."""
-    if correction not in get_args(Correction):
-        raise InputError(f"correction {correction!r} is not known; choose one of {get_args(Correction)}.")
 
 
 def entropy(margins: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -133,7 +127,8 @@ def estimate(counts: JointCounts, *, correction: Correction = "adjusted") -> Est
     >>> estimate(JointCounts.from_codes(codes, bins=2)).mi.round(4)  # two copies share their entropy, ln 2
     array([0.6931])
     """
-    check_correction(correction)
+    if correction not in get_args(Correction):
+        raise InputError(f"correction {correction!r} is not known; choose one of {get_args(Correction)}.")
     sums = kernels.pair_sums(counts.tables)
     n = sums.n.astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -7,6 +7,7 @@ import inspect
 import re
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -222,7 +223,7 @@ class AttachedProbe(ProbeState):
         self.points = {p.key: p.hook_name for p in resolved}
         for key, binning in (edges or {}).items():
             self.streams[key] = PointStream.frozen(probe, binning, JointCounts(binning.variables, binning.bins))
-        self._model = model
+        self._model = weakref.ref(model)  # counts that are kept must not keep the weights
         self._parameters = list(inspect.signature(model.original_model.forward).parameters)
         self._passes = threading.local()  # forward passes of several threads do not mix
         self._commit = threading.Lock()
@@ -315,7 +316,10 @@ class AttachedProbe(ProbeState):
         self._batches.append(batch)
 
     def _is_as_attached(self) -> bool:
-        now = _describe(self._model)
+        model = self._model()
+        if model is None:  # the bridge is gone, its inner model runs on: its hook points are those that were attached
+            return True
+        now = _describe(model)
         changed = [fact for fact in SAME_MODEL if now[fact] != self.model[fact]]
         if changed:
             self._warn(
@@ -343,7 +347,7 @@ class AttachedProbe(ProbeState):
             self._batches[-1] = None
             return
         with torch.no_grad():
-            chosen = _select(tokens, batch, getattr(self._model, "tokenizer", None), self.probe)
+            chosen = _select(tokens, batch, getattr(self._model(), "tokenizer", None), self.probe)
             index = chosen.reshape(-1).nonzero()[:, 0]  # once a pass, not once a hook
         batch.shape = (tokens.shape[0], tokens.shape[1])
         batch.n = len(index)

@@ -14,7 +14,7 @@ from mi_probe import store
 from mi_probe.binning import Binning, BinningMethod, as_samples
 from mi_probe.counts import JointCounts
 from mi_probe.errors import InputError, PointError, StoreError, nearest
-from mi_probe.estimators import Correction, Estimate, check_correction, estimate
+from mi_probe.estimators import Correction, Estimate, estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -340,7 +340,6 @@ def pairwise(
     >>> print(f"{shared.pairs('raw').mean():.2f} nats, of which {shared.pairs('chance').mean():.2f} by chance")
     0.76 nats, of which 0.76 by chance
     """
-    check_correction(correction)
     if names is None and hasattr(x, "columns"):
         names = [str(c) for c in x.columns]
     samples = as_samples(x)

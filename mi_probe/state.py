@@ -14,7 +14,7 @@ from mi_probe import store
 from mi_probe.binning import Binning, as_samples, auto_bins
 from mi_probe.counts import JointCounts
 from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, StoreError
-from mi_probe.estimators import Correction, check_correction
+from mi_probe.estimators import Correction
 from mi_probe.probe import CORPUS_BINS, Probe
 from mi_probe.result import MIResult, from_counts
 
@@ -182,12 +182,13 @@ class ProbeState:
         InputError
             The shapes do not fit. Nothing is counted then.
         """
-        shape = tuple(np.shape(activations))
+        values: Any = activations if hasattr(activations, "reshape") else np.asarray(activations)
+        shape = tuple(values.shape)
         if len(shape) not in (2, 3):
             raise InputError(
                 f"activations of '{point}' must be (rows, variables) or (batch, position, variables); got shape {shape}."
             )
-        rows = as_samples(activations.reshape(-1, shape[-1]) if hasattr(activations, "reshape") else activations)
+        rows = as_samples(values.reshape(-1, shape[-1]))
         if mask is not None:
             keep = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)
             if keep.shape != shape[:-1] or keep.dtype.kind not in "bui":
@@ -222,7 +223,6 @@ class ProbeState:
         InputError
             No hook point has seen a token.
         """
-        check_correction(correction)
         empty = [name for name, stream in self.streams.items() if not stream.n]
         if len(empty) == len(self.streams):
             raise InputError(

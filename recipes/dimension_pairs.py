@@ -18,8 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import mi_probe
-from mi_probe.accumulation import sample_activations
-from mi_probe.report import describe
 
 
 def run(
@@ -93,7 +91,7 @@ def run(
         figures["depth.png"] = mi_probe.plots.depth_profile(result)
     table = result[at].to_frame()
     if table.mi.notna().any():
-        cloud = sample_activations(net, texts, at, what)
+        cloud = mi_probe.sample_activations(net, texts, at, what)
         picks = {
             "the pair nearest to 0": table.mi.abs().idxmin(),
             "the median pair": (table.mi - table.mi.median()).abs().idxmin(),
@@ -110,7 +108,7 @@ def run(
 
     # What it found, in words.
     print(f"Model:    {net.cfg.model_name}, {counted.tokens_seen:,} tokens of {', '.join(d.name for d in texts[:3])}")
-    print(describe(result, variables="hidden dimensions", samples="tokens"))
+    print(mi_probe.describe(result, variables="hidden dimensions", samples="tokens"))
     print(f"Figures:  {', '.join(str(out / name) for name in figures)}")
     print(f"Results:  {out / 'result.safetensors'}, tables beside it")
     return result

@@ -106,8 +106,8 @@ def test_values_that_are_not_finite_are_missing_and_move_no_edge() -> None:
     dirty = np.vstack([x, [[np.nan, np.inf, -np.inf]] * 5])
     for method in ("equal_count", "equal_width"):
         np.testing.assert_array_equal(
-            Binning.fit(dirty, method=method, bins=4).edges,  # type: ignore[arg-type]
-            Binning.fit(x, method=method, bins=4).edges,  # type: ignore[arg-type]
+            Binning.fit(dirty, method=method, bins=4).edges,
+            Binning.fit(x, method=method, bins=4).edges,
         )
     codes = clean.encode(dirty)
     assert (codes[100:] == MISSING).all()
@@ -117,14 +117,14 @@ def test_values_that_are_not_finite_are_missing_and_move_no_edge() -> None:
 def test_a_constant_variable_has_one_bin() -> None:
     x = np.column_stack([np.full(50, 3.25), np.arange(50.0)])
     for method in ("equal_count", "equal_width"):
-        codes = Binning.fit(x, method=method, bins=5).encode(x)  # type: ignore[arg-type]
+        codes = Binning.fit(x, method=method, bins=5).encode(x)
         assert len(np.unique(codes[:, 0])) == 1
 
 
 def test_a_variable_without_a_finite_value_has_one_bin_for_later_values() -> None:
     x = np.full((10, 1), np.nan)
     for method in ("equal_count", "equal_width"):
-        binning = Binning.fit(x, method=method, bins=5)  # type: ignore[arg-type]
+        binning = Binning.fit(x, method=method, bins=5)
         assert binning.encode(np.array([[np.nan], [-5.0], [1e30]]))[:, 0].tolist() == [MISSING, 0, 0]
 
 
@@ -151,7 +151,7 @@ def test_auto_bins_follow_the_rule() -> None:
 @pytest.mark.parametrize("bins", [0, 1, 65, 2.5, True, "many"])
 def test_an_impossible_number_of_bins_is_refused(bins: object) -> None:
     with pytest.raises(BinningError, match="bins must be"):
-        Binning.fit(np.eye(4), bins=bins)  # type: ignore[arg-type]
+        Binning.fit(np.eye(4), bins=bins)
 
 
 def test_wrong_input_is_refused_with_its_shape() -> None:
@@ -162,7 +162,7 @@ def test_wrong_input_is_refused_with_its_shape() -> None:
     with pytest.raises(InputError, match="real numbers"):
         Binning.fit(np.array([["a", "b"]]))
     with pytest.raises(BinningError, match="not known"):
-        Binning.fit(np.ones((3, 2)), method="equal_mass")  # type: ignore[arg-type]
+        Binning.fit(np.ones((3, 2)), method="equal_mass")
 
 
 def test_edges_must_ascend() -> None:

@@ -21,8 +21,8 @@ def test_ls_names_every_probe_and_recipe_with_its_line(capsys: pytest.CaptureFix
     call("ls")
     printed = capsys.readouterr().out
     for which in ("probes", "recipes"):
-        for name in rooms.names(which):  # type: ignore[arg-type]
-            line = rooms.about(rooms.find(which, name))  # type: ignore[arg-type]
+        for name in rooms.names(which):
+            line = rooms.about(rooms.find(which, name))
             assert line
             assert f"{name} " in printed
             assert line in printed

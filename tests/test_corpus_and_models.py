@@ -77,7 +77,7 @@ def test_texts_that_cannot_be_read_are_refused(tiny: Any, tmp_path: Path) -> Non
     with pytest.raises(InputError, match="no token to measure"):
         mi_probe.accumulate(tiny, [])
     with pytest.raises(InputError, match="is a path"):
-        mi_probe.accumulate(tiny, tmp_path)  # type: ignore[arg-type]
+        mi_probe.accumulate(tiny, tmp_path)
     with pytest.raises(InputError, match="batch_size"):
         mi_probe.accumulate(tiny, ["text"], batch_size=0)
 

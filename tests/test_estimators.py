@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -55,20 +57,32 @@ def test_the_estimate_is_symmetric_and_blind_to_the_names_of_bins(seed: int, sam
         np.testing.assert_allclose(getattr(first, what), getattr(renamed, what), atol=1e-10)
 
 
+def gaussian_cells(rho: float, bins: int) -> np.ndarray:
+    """Probabilities of the cells of a bivariate Gaussian cut at its quantiles."""
+    edges = np.clip(norm.ppf(np.linspace(0, 1, bins + 1)), -9, 9)
+    corner = np.array([[multivariate_normal([0, 0], [[1, rho], [rho, 1]]).cdf([a, b]) for b in edges] for a in edges])
+    return np.clip(np.diff(np.diff(corner, axis=0), axis=1), 1e-15, None)
+
+
 @pytest.mark.parametrize("rho", [0.0, 0.3, 0.6, 0.9])
 def test_a_gaussian_pair_gives_the_closed_form_of_its_discretised_mi(rho: float) -> None:
     bins, samples = 8, 200_000
     rng = np.random.default_rng(0)
     x = rng.standard_normal((samples, 2))
     x[:, 1] = rho * x[:, 0] + np.sqrt(1 - rho**2) * x[:, 1]
-    edges = np.clip(norm.ppf(np.linspace(0, 1, bins + 1)), -9, 9)
-    corner = np.array([[multivariate_normal([0, 0], [[1, rho], [rho, 1]]).cdf([a, b]) for b in edges] for a in edges])
-    cells = np.diff(np.diff(corner, axis=0), axis=1)
-    p = np.clip(cells, 1e-15, None)
+    p = gaussian_cells(rho, bins)
     truth = float((p * np.log(p * bins**2)).sum())
     found = pairwise(x, bins=bins)
     spread = np.sqrt(max(((p * np.log(p * bins**2) ** 2).sum() - truth**2) / samples, 1e-9))
     assert found.pairs("mi")[0] == pytest.approx(truth, abs=4 * spread + 1e-4)
+
+
+@pytest.mark.parametrize(("rho", "share"), [(0.3, 0.89), (0.9, 0.84)])
+def test_eight_bins_keep_the_share_of_a_gaussian_that_the_readme_says(rho: float, share: float) -> None:
+    p = gaussian_cells(rho, 8)
+    assert float((p * np.log(p * 64)).sum()) / (-0.5 * np.log(1 - rho**2)) == pytest.approx(share, abs=0.006)
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert f"{share:.2f}".lstrip("0") in readme
 
 
 def test_entropies_add_up() -> None:
@@ -211,7 +225,7 @@ def test_no_value_is_clipped_at_zero() -> None:
 
 def test_an_unknown_correction_is_refused() -> None:
     with pytest.raises(InputError, match="adjusted"):
-        estimate(JointCounts(2, 2), correction="chao_shen")  # type: ignore[arg-type]
+        estimate(JointCounts(2, 2), correction="chao_shen")
 
 
 def test_a_missing_code_is_not_a_bin() -> None:

@@ -50,7 +50,7 @@ def test_all_mistakes_are_reported_at_once_with_the_nearest_key() -> None:
 def test_a_probe_cannot_be_changed_and_equal_ones_hash_alike() -> None:
     probe = Probe(layers=[1, 2])
     with pytest.raises(dataclasses.FrozenInstanceError):
-        probe.bins = 4  # type: ignore[misc]
+        probe.bins = 4
     assert hash(probe) == hash(Probe(layers=(1, 2)))
 
 

@@ -137,3 +137,9 @@ def test_the_number_of_samples_of_a_variable_leaves_out_its_missing_ones() -> No
     x = np.random.default_rng(0).standard_normal((30, 3))
     x[:4, 1] = np.nan
     assert np.diagonal(mi_probe.pairwise(x).n).tolist() == [30, 26, 30]
+
+
+def test_nested_lists_are_arrays_too() -> None:
+    state = ProbeState(Probe())
+    state.update("p", [[[1.0, 2.0], [3.0, 4.0]]], [[True, False]])
+    assert state.counts["p"].n == 1

@@ -133,7 +133,7 @@ def test_matrices_are_symmetric_with_entropies_on_the_diagonal() -> None:
     for what in ("mi", "raw", "chance", "joint_entropy"):
         matrix = getattr(point, what)
         np.testing.assert_array_equal(matrix, matrix.T)
-        np.testing.assert_array_equal(matrix[np.triu_indices(6, 1)], point.pairs(what))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(matrix[np.triu_indices(6, 1)], point.pairs(what))
     np.testing.assert_array_equal(np.diagonal(point.mi), point.entropy)
 
 
@@ -162,9 +162,9 @@ def test_a_point_that_is_not_there_is_named_with_the_nearest() -> None:
     result = MIResult({"hidden_states.3": a_result()["a"]})
     for wrong in ("hidden_state.3", 3):
         with pytest.raises(KeyError, match=r"it has hidden_states\.3"):
-            result[wrong]  # type: ignore[index]
+            result[wrong]
     with pytest.raises(InputError, match="joint_entropy"):
-        result["hidden_states.3"].pairs("entropy")  # type: ignore[arg-type]
+        result["hidden_states.3"].pairs("entropy")
 
 
 def test_estimates_cannot_be_changed_by_accident() -> None:
