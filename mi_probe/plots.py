@@ -157,7 +157,7 @@ def heat_map(point: PairwiseMI, *, title: str = "", most: int = 768) -> Figure:
     top = float(np.nanquantile(mi, 0.999)) if len(mi) > 1 else 1.0
     image = axes.imshow(mi, cmap="magma", vmin=0, vmax=max(top, 1e-3), interpolation="nearest")
     figure.colorbar(image, ax=axes, label="mutual information (nats)", extend="max", shrink=0.9)
-    axes.set_xlabel(f"{len(mi)} variables, clustered; the diagonal is left out, values below 0 are black")
+    axes.set_xlabel(f"{len(mi)} variables, clustered\n(diagonal left out; values below 0 are black)")
     if len(mi) <= 40:
         axes.set_xticks(range(len(mi)), labels, rotation=90, fontsize=7)
         axes.set_yticks(range(len(mi)), labels, fontsize=7)
