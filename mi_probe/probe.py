@@ -11,7 +11,9 @@ from mi_probe.binning import MAX_BINS, BinningMethod
 from mi_probe.errors import ProbeError, RoomError, nearest
 from mi_probe.rooms import find, read_text
 
-__all__ = ["CORPUS_BINS", "NAMED_SETS", "Probe", "load_probe"]
+__all__ = ["CORPUS_BINS", "NAMED_SETS", "Probe", "When", "load_probe"]
+
+When = Literal["before", "after"]
 
 CORPUS_BINS = 8
 """What ``bins = "auto"`` means once `calibration_tokens` rows have been seen: a stream that goes on, with tables of 64 cells."""
@@ -38,6 +40,11 @@ class Probe:
         A named set (`NAMED_SETS`), names of hook points, or patterns such as ``"blocks.*.hook_attn_out"``.
     layers : sequence of int, optional
         Only these members of the sets or patterns, by index; -1 is the last. All, by default.
+    when : {"before", "after"}
+        Record values before or after the edits of other hooks at the same hook point. An edit further up is seen either way.
+    visit : int, optional
+        Which firing counts where a hook point fires several times in one forward pass (a looped model): 0 is the first, -1 the
+        last. A token is counted once in any case. By default the last one, with a warning if the firings differ.
     skip_first : int
         Leave out this many tokens at the start of each row of a batch: the first position carries massive activations. A long
         text is run in windows, each a row of its own.
@@ -70,6 +77,8 @@ class Probe:
 
     hooks: str | tuple[str, ...] = "hidden_states"
     layers: tuple[int, ...] | None = None
+    when: When = "before"
+    visit: int | None = None
     skip_first: int = 1
     skip_special: bool = True
     method: BinningMethod = "equal_count"
@@ -90,7 +99,7 @@ class Probe:
                 object.__setattr__(self, "layers", tuple(layers))
             except TypeError:
                 problems.append(f"layers must be a list of whole numbers; got {self.layers!r}")
-        for name in ("skip_first", "bins", "calibration_tokens"):
+        for name in ("visit", "skip_first", "bins", "calibration_tokens"):
             value = getattr(self, name)
             if hasattr(value, "__index__") and not isinstance(value, bool):
                 object.__setattr__(self, name, int(value))  # NumPy's whole numbers too
@@ -154,7 +163,7 @@ class Probe:
 
 
 _SECTIONS: dict[str, tuple[str, ...]] = {
-    "": ("about", "hooks", "layers"),
+    "": ("about", "hooks", "layers", "when", "visit"),
     "tokens": ("skip_first", "skip_special"),
     "binning": ("method", "bins", "calibration_tokens"),
 }
@@ -176,6 +185,14 @@ def _problems(probe: Probe) -> list[str]:
         (
             probe.layers is None or (bool(probe.layers) and all(_whole(i, -(2**31)) for i in probe.layers)),
             f"layers must be a list of whole numbers; got {probe.layers!r}",
+        ),
+        (
+            probe.when in get_args(When),
+            f"when must be one of {get_args(When)}; got {probe.when!r}{nearest(str(probe.when), get_args(When))}",
+        ),
+        (
+            probe.visit is None or _whole(probe.visit, -1),
+            f"visit must be 0 for the first firing, 1 for the second, ..., or -1 for the last; got {probe.visit!r}",
         ),
         (_whole(probe.skip_first, 0), f"skip_first must be a whole number from 0; got {probe.skip_first!r}"),
         (isinstance(probe.skip_special, bool), f"skip_special must be true or false; got {probe.skip_special!r}"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,15 +17,26 @@ from mi_probe.binning import Binning, as_samples, auto_bins
 from mi_probe.counts import JointCounts
 from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, StoreError
 from mi_probe.estimators import Correction
+from mi_probe.ledger import Ledger, PointStatus, Status
 from mi_probe.probe import CORPUS_BINS, Probe
 from mi_probe.result import MIResult, from_counts
+from mi_probe.tokens import Choice, choose, real_tokens
 
 __all__ = ["SAME_MODEL", "PointStream", "ProbeState"]
 
 _VERSION = 1
 
-SAME_MODEL = ("d_model", "n_layers", "weights_processed", "compatibility_mode")
+SAME_MODEL = (
+    "d_model",
+    "n_layers",
+    "weights_processed",
+    "compatibility_mode",
+    "layer_norm_folded",
+    "writing_weights_centred",
+)
 """What must be equal for counts to add up; the name is a label."""
+
+_SAME_TOKENS = ("skip_first", "skip_special", "when", "visit")
 
 Rows = NDArray[np.floating]
 
@@ -49,6 +62,13 @@ class PointStream:
     def n(self) -> int:
         """Rows seen."""
         return self._frozen[1].n if self._frozen is not None else sum(map(len, self._waiting))
+
+    @property
+    def missing(self) -> int:
+        """Values seen that were NaN or infinite."""
+        if self._frozen is not None:
+            return int(self._frozen[1].missing.sum())
+        return sum(int(np.count_nonzero(~np.isfinite(rows))) for rows in self._waiting)
 
     def rows(self) -> Rows:
         """The rows that wait for the calibration to be complete, shape (rows, variables)."""
@@ -126,8 +146,13 @@ class ProbeState:
         Name, shape and weight processing of the model; states of models that differ in the latter two do not merge.
     streams : dict of str -> PointStream
         By hook point, in the order of the model.
-    tokens_seen : int
-        Tokens counted by forward passes.
+    special_tokens : collection of int, optional
+        The tokenizer's special tokens (its ``all_special_ids``), for `update` with token ids. A probe that is attached has them
+        from its model.
+    ledger : Ledger
+        Forward passes and tokens by what became of them.
+    left_out : dict of str -> Counter
+        Rows that `update` left out, by hook point and reason.
 
     Examples
     --------
@@ -141,11 +166,18 @@ class ProbeState:
     probe: Probe
     model: dict[str, Any] = field(default_factory=dict)
     streams: dict[str, PointStream] = field(default_factory=dict)
-    tokens_seen: int = 0
+    special_tokens: Collection[int] | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    left_out: dict[str, Counter[str]] = field(default_factory=dict)
     _torn: bool = field(default=False, init=False)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.streams)} hook points, {self.tokens_seen:,} tokens seen)"
+
+    @property
+    def tokens_seen(self) -> int:
+        """Tokens counted; with `update`, at the hook point that has seen most."""
+        return max((stream.n for stream in self.streams.values()), default=0)
 
     @property
     def counts(self) -> dict[str, JointCounts]:
@@ -165,7 +197,7 @@ class ProbeState:
             )
         return {name: stream for name, stream in self.streams.items() if stream.started}
 
-    def update(self, point: str, activations: ArrayLike, mask: ArrayLike | None = None) -> None:
+    def update(self, point: str, activations: ArrayLike, mask: ArrayLike | None = None, tokens: ArrayLike | None = None) -> None:
         """Count activations that did not come through a hook of ours.
 
         Parameters
@@ -175,12 +207,23 @@ class ProbeState:
         activations : array, shape (rows, variables) or (batch, position, variables)
             NumPy array or torch tensor.
         mask : array, shape (rows,) or (batch, position), bool, optional
-            Rows that count. All, by default; nothing else is left out here.
+            The attention mask, or any choice of rows: those that are zero are left out. All count by default.
+        tokens : array, shape (rows,) or (batch, position), int, optional
+            Token ids. With them the probe's own rules hold: its first positions and the special tokens are left out. One
+            dimension is one text.
 
         Raises
         ------
         InputError
-            The shapes do not fit. Nothing is counted then.
+            The shapes do not fit, or special tokens are to be left out and not known. Nothing is counted then.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> state = ProbeState(Probe(skip_first=1), special_tokens=[0])
+        >>> state.update("layer 0", np.zeros((2, 4, 8)), mask=[[1, 1, 1, 0], [1, 1, 1, 1]], tokens=[[5, 6, 7, 0], [5, 6, 0, 8]])
+        >>> state.tokens_seen
+        4
         """
         values: Any = activations if hasattr(activations, "reshape") else np.asarray(activations)
         shape = tuple(values.shape)
@@ -189,17 +232,45 @@ class ProbeState:
                 f"activations of '{point}' must be (rows, variables) or (batch, position, variables); got shape {shape}."
             )
         rows = as_samples(values.reshape(-1, shape[-1]))
-        if mask is not None:
-            keep = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)
-            if keep.shape != shape[:-1] or keep.dtype.kind not in "bui":
-                raise InputError(
-                    f"the mask of '{point}' must be boolean of shape {shape[:-1]}; got {keep.dtype} of shape {keep.shape}."
-                )
-            rows = rows[keep.reshape(-1).astype(bool)]
+        keep = None if mask is None else _fitting(mask, shape[:-1], "bui", f"the mask of '{point}' must be boolean")
+        left_out: dict[str, int] = {}
+        if tokens is not None:
+            ids = _fitting(tokens, shape[:-1], "ui", f"the tokens of '{point}' must be whole numbers")
+            choice = self._choose(ids, keep)
+            rows = rows if choice.index is None else rows[choice.index.numpy()]
+            left_out = choice.left_out
+        elif keep is not None:
+            chosen = keep.reshape(-1).astype(bool)
+            left_out = {"masked": len(rows) - int(chosen.sum())}
+            rows = rows[chosen]
         stream = self.streams.get(point) or PointStream(self.probe)
         prepared = stream.prepare(rows)
         stream.commit(prepared, stream.completed_by(prepared))
         self.streams[point] = stream
+        if any(left_out.values()):
+            self.left_out.setdefault(point, Counter()).update(left_out)
+
+    def _choose(self, ids: NDArray[Any], keep: NDArray[Any] | None) -> Choice:
+        import torch
+
+        if self.special_tokens is None and self.probe.skip_special:
+            raise InputError(
+                "which tokens are special is not known here, and the probe leaves them out: make the state with "
+                "ProbeState(probe, special_tokens=tokenizer.all_special_ids), or use Probe(skip_special=False)."
+            )
+        given = torch.from_numpy(np.atleast_2d(ids).astype(np.int64))
+        mask = None if keep is None else torch.from_numpy(np.atleast_2d(keep).astype(bool))
+        real = real_tokens(given, mask, torch.ones(len(given), 0, dtype=torch.bool), None)
+        return choose(given, real, self.probe, self.special_tokens or ())
+
+    def status(self) -> Status:
+        """What was counted, what was left out and why, and how each hook point fares; ``print`` it."""
+        points = {name: self._point_status(name) for name in self.streams}
+        books = self.ledger.to_dict()
+        return Status(self.tokens_seen, books["passes"], books["tokens"], points)
+
+    def _point_status(self, name: str) -> PointStatus:
+        return PointStatus("", self.streams[name].n, self.streams[name].missing, dict(self.left_out.get(name, {})))
 
     def estimate(self, *, correction: Correction = "adjusted") -> MIResult:
         """Mutual information of every pair at every hook point, as of now.
@@ -249,10 +320,10 @@ class ProbeState:
         theirs, mine = other._started(), self._started()
         if not theirs:
             return self
-        for fact in ("skip_first", "skip_special"):
+        for fact in _SAME_TOKENS:
             one, two = getattr(self.probe, fact), getattr(other.probe, fact)
             if one != two:
-                raise MergeError(f"the probes count different tokens: {fact} is {one} against {two}.")
+                raise MergeError(f"the probes count different tokens or values: {fact} is {one} against {two}.")
         for fact in SAME_MODEL:
             one, two = self.model.get(fact), other.model.get(fact)
             if one != two and (self.model or mine):  # a state of no model that has counted nothing takes any
@@ -280,7 +351,9 @@ class ProbeState:
         if not mine:
             self.probe = other.probe
             self.model = self.model or dict(other.model)
-        self.tokens_seen += other.tokens_seen
+        self.ledger += other.ledger
+        for name, reasons in other.left_out.items():
+            self.left_out.setdefault(name, Counter()).update(reasons)
         self._torn = False
         return self
 
@@ -298,7 +371,7 @@ class ProbeState:
         points = []
         started = self._started()
         for k, (name, stream) in enumerate(self.streams.items()):
-            facts: dict[str, Any] = {"name": name, "n": stream.n}
+            facts: dict[str, Any] = {"name": name, "n": stream.n, "left_out": dict(self.left_out.get(name, {}))}
             if name in started:
                 binning, counts = stream.read()
                 facts["method"] = binning.method
@@ -309,6 +382,7 @@ class ProbeState:
             "probe": self.probe.to_toml(),
             "model": self.model,
             "tokens_seen": self.tokens_seen,
+            "ledger": self.ledger.to_dict(),
             "points": points,
         }
         store.write(path, f"state/{_VERSION}", header, arrays)
@@ -325,7 +399,7 @@ class ProbeState:
         header, arrays = store.read(path, "state", _VERSION)
         try:
             probe = Probe.from_toml(header["probe"], where=str(path))
-            state = ProbeState(probe, header["model"], {}, header["tokens_seen"])
+            state = ProbeState(probe, header["model"], ledger=Ledger.from_dict(header.get("ledger", {})))
             for k, facts in enumerate(header["points"]):
                 stream = PointStream(probe)
                 if "method" in facts:
@@ -337,6 +411,16 @@ class ProbeState:
                         raise InputError(f"edges {binning!r} do not fit {counts!r}")
                     stream = PointStream.frozen(probe, binning, counts)
                 state.streams[facts["name"]] = stream
+                if facts.get("left_out"):
+                    state.left_out[facts["name"]] = Counter(facts["left_out"])
         except (MIProbeError, KeyError, TypeError, ValueError, IndexError) as error:
             raise StoreError(f"{path} is not a usable state: {error}") from error
         return state
+
+
+def _fitting(values: ArrayLike, shape: tuple[int, ...], kinds: str, what: str) -> NDArray[Any]:
+    given: Any = values
+    array = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    if array.shape != shape or array.dtype.kind not in kinds:
+        raise InputError(f"{what}, of shape {shape}; got {array.dtype} of shape {array.shape}.")
+    return array

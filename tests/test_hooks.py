@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -243,11 +244,29 @@ def test_a_probe_that_saw_no_forward_pass_says_so(tiny: Any) -> None:
         probe.estimate()
 
 
-def test_a_point_that_fires_twice_in_a_pass_is_refused(tiny: Any) -> None:
+@pytest.mark.parametrize(("visit", "row"), [(None, 1), (-1, 1), (0, 0), (1, 1)])
+def test_a_point_that_fires_twice_in_a_pass_counts_each_token_once(tiny: Any, visit: int | None, row: int) -> None:
     point = tiny.hook_dict["blocks.1.hook_in"]
-    probe = mi_probe.attach(tiny, Probe(layers=[1]))
-    with probe, pytest.warns(MIProbeWarning, match="ended early"), pytest.raises(HookPointError, match="fired twice"):
-        tiny.run_with_hooks("text", fwd_hooks=[("blocks.2.hook_in", lambda x, hook: point(x))])
+    tokens = torch.tensor([[1, 2, 3]])
+    with mi_probe.attach(tiny, Probe(layers=[1, 2], calibration_tokens=KEEP)) as plain:
+        tiny(tokens)
+    values = [rows_of(plain, "hidden_states.1"), rows_of(plain, "hidden_states.2")]
+    with (
+        mi_probe.attach(tiny, Probe(layers=[1], visit=visit, calibration_tokens=KEEP)) as probe,
+        warnings.catch_warnings(record=True) as said,
+    ):
+        warnings.simplefilter("always")
+        tiny.run_with_hooks(tokens, fwd_hooks=[("blocks.2.hook_in", lambda x, hook: point(x))])
+    assert probe.tokens_seen == 2
+    np.testing.assert_array_equal(rows_of(probe, "hidden_states.1"), values[row])
+    assert [str(w.message) for w in said if "fires several times" in str(w.message)] == [] or visit is None
+    assert bool(said) == (visit is None)
+    assert probe.status().points["hidden_states.1"].fired == 2
+
+
+def test_a_visit_that_never_comes_leaves_the_pass_out(tiny: Any) -> None:
+    with mi_probe.attach(tiny, Probe(layers=[1], visit=2)) as probe, pytest.warns(MIProbeWarning, match="did not reach"):
+        tiny("text")
     assert probe.tokens_seen == 0
 
 

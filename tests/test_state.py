@@ -54,10 +54,16 @@ def test_merged_states_count_what_one_would_have_counted() -> None:
     one, two = fed(1), fed(2)
     expected = one.counts["p"].copy()
     expected += two.counts["p"]
-    one.tokens_seen, two.tokens_seen = 3, 4
+    one.ledger.counted(3, {"padding": 1})
+    two.ledger.counted(4, {"padding": 2})
+    two.ledger.uncounted("paused", 5)
     one += two
     assert one.counts["p"] == expected
-    assert one.tokens_seen == 7
+    assert one.tokens_seen == 240
+    assert one.ledger.to_dict() == {
+        "passes": {"counted": 2, "paused": 1},
+        "tokens": {"counted": 7, "in forward passes that were not counted": 5, "padding": 3},
+    }
 
 
 def test_the_empty_state_is_the_identity_and_shares_nothing_with_what_it_took() -> None:

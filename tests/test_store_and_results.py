@@ -23,11 +23,12 @@ def a_result(seed: int = 0) -> MIResult:
 
 
 def a_state() -> ProbeState:
-    state = ProbeState(Probe(bins=4, calibration_tokens=30), {"name": "none"}, tokens_seen=94)
+    state = ProbeState(Probe(bins=4, calibration_tokens=30), {"name": "none"})
     x = np.random.default_rng(1).standard_normal((94, 6))
     x[5, 1] = np.inf
     state.update("a", x)
-    state.update("b", x[:20])
+    state.update("b", x[:20], mask=np.arange(20) % 5 > 0)
+    state.ledger.counted(3, {"padding": 2})
     return state
 
 
@@ -48,6 +49,7 @@ def test_a_state_comes_back_as_it_was_and_goes_on(tmp_path: Path) -> None:
     state.save(tmp_path / "s.safetensors")
     back = ProbeState.load(tmp_path / "s.safetensors")
     assert (back.probe, back.model, back.tokens_seen) == (state.probe, state.model, 94)
+    assert (back.ledger, back.left_out) == (state.ledger, {"b": {"masked": 4}})
     for name in ("a", "b"):
         assert back.counts[name] == state.counts[name]
         np.testing.assert_array_equal(back.binnings[name].edges, state.binnings[name].edges)

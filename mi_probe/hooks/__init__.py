@@ -1,0 +1,8 @@
+"""The only room that touches a model: hook points by name, attaching, and which tokens of a forward pass count."""
+
+from __future__ import annotations
+
+from mi_probe.hooks.attached import AttachedProbe, attach
+from mi_probe.hooks.names import HookedModel, Point, points, resolve
+
+__all__ = ["AttachedProbe", "HookedModel", "Point", "attach", "points", "resolve"]

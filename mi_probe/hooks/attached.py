@@ -1,0 +1,473 @@
+"""A probe on a model."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mi_probe.binning import Binning
+from mi_probe.counts import JointCounts
+from mi_probe.errors import HookPointError, MIProbeWarning, nearest
+from mi_probe.hooks.facts import describe_model, is_training
+from mi_probe.hooks.names import HookedModel, require_model, resolve, site_of
+from mi_probe.hooks.passes import Pass, Watch, is_plain
+from mi_probe.hooks.sites import Hook
+from mi_probe.ledger import PointStatus, Status
+from mi_probe.probe import Probe, load_probe
+from mi_probe.state import SAME_MODEL, PointStream, ProbeState
+from mi_probe.tokens import Choice, choose
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["AttachedProbe", "attach"]
+
+PAUSED = "the probe was paused"
+CHANGED = "the model's weights were processed after the probe was attached"
+RAISED = "an error ended it"
+STOPPED = "it stopped before all hook points of the probe (stop_at_layer)"
+NO_TOKENS = "no token ids (start_at_layer, or embeddings as input)"
+HOOKS_GONE = "the probe's hooks were taken off"
+SILENT = "a hook point of the probe did not fire"
+
+
+class _Batch:
+    """What one probe keeps of a forward pass under way."""
+
+    def __init__(self, refused: str | None) -> None:
+        self.refused = refused
+        self.choice: Choice | None = None
+        self.taken: dict[str, Any] = {}
+        self.fired: dict[str, int] = {}
+
+
+class AttachedProbe(ProbeState):
+    """A probe on a model: a `ProbeState` that is fed by the model's forward passes until it is detached.
+
+    Made by `attach`. A forward pass is counted whole, when it has ended, or not at all. Leaving the ``with`` block, ``detach()``
+    and ``del`` take every hook off.
+    """
+
+    def __init__(self, model: HookedModel, probe: Probe, edges: Mapping[str, Binning] | None = None) -> None:
+        resolved = resolve(model, probe)
+        keys = [p.key for p in resolved]
+        if edges is not None:
+            probe = _with_edges(probe, keys, edges)
+        super().__init__(probe, describe_model(model), {key: PointStream(probe) for key in keys})
+        self.points = {p.key: p.hook_name for p in resolved}
+        for key, binning in (edges or {}).items():
+            self.streams[key] = PointStream.frozen(probe, binning, JointCounts(binning.variables, binning.bins))
+        tokenizer = getattr(model, "tokenizer", None)
+        self.special_tokens = frozenset(getattr(tokenizer, "all_special_ids", None) or ())
+        self._resolved = resolved
+        self._model = weakref.ref(model)  # counts that are kept must not keep the weights
+        self._watch: Watch | None = None
+        self._hooks: dict[str, Hook] = {}
+        self._silent: set[str] = set()  # hook points that exist but never fire
+        self._fired: dict[str, int] = dict.fromkeys(keys, 0)
+        self._outside: dict[str, int] = dict.fromkeys(keys, 0)
+        self._commit = threading.Lock()
+        self._paused = False
+        self._warned: set[str] = set()
+        if is_training(model):
+            warnings.warn(
+                "the model is in training mode: dropout changes its activations; call model.eval() first.",
+                MIProbeWarning,
+                stacklevel=3,
+            )
+        self._put_on(model)
+
+    # -- lifetime ----------------------------------------------------------------------------------------------------
+
+    def _put_on(self, model: HookedModel) -> None:
+        watch, hooks = Watch.on(model), self._hooks
+        hook_dict, myself = model.hook_dict, weakref.ref(self)
+        self._watch = watch
+        self._finalizer = weakref.finalize(self, _take_off, watch, hooks)
+        self._finalizer.atexit = False
+        try:
+            for point in self._resolved:
+                hooks[point.key] = Hook(site_of(model, point, hook_dict), _taker(myself, point.key), is_module=point.is_module)
+            watch.join(self, model)
+        except BaseException:
+            self.detach()
+            raise
+
+    def detach(self) -> None:
+        """Take every hook off; the counts stay. Doing it twice is harmless."""
+        if self._watch is not None:
+            self._watch.leave(self)
+            self._finalizer()  # takes the hooks off, once
+            self._watch = None
+            self._hooks = {}
+
+    def reattach(self) -> None:
+        """Put the hooks on again, after others took them off or replaced hook points; counting goes on.
+
+        Raises
+        ------
+        HookPointError
+            The model is gone, or lacks a hook point now.
+
+        Examples
+        --------
+        >>> import mi_probe
+        >>> model = mi_probe.load_model("coffee-gpt2")
+        >>> with mi_probe.attach(model) as probe:
+        ...     model.reset_hooks(including_permanent=True)
+        ...     probe.reattach()
+        ...     _ = model("a cup of coffee")
+        >>> probe.tokens_seen
+        4
+        """
+        model = self._model()
+        if model is None:
+            raise HookPointError("the model that this probe was attached to is gone.")
+        resolved = resolve(model, self.probe)
+        if [p.key for p in resolved] != list(self.points):
+            raise HookPointError("the model has other hook points now than when the probe was attached: attach a new probe.")
+        self.detach()
+        self._resolved = resolved
+        self._warned.discard("gone")
+        self._put_on(model)
+
+    def __enter__(self) -> AttachedProbe:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        gone = self._gone()
+        self.detach()
+        if kind is None and gone:
+            self._say_gone(gone)
+        if kind is None and not self._warned:
+            silent = [name for key, name in self.points.items() if not self.streams[key].n]
+            if silent:
+                self._warn("silent", f"no token was counted at {', '.join(silent)}.")
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Forward passes that begin inside are not counted.
+
+        Examples
+        --------
+        >>> import mi_probe
+        >>> model = mi_probe.load_model("coffee-gpt2")
+        >>> with mi_probe.attach(model, "dimension_pairs") as probe:
+        ...     with probe.pause():
+        ...         _ = model("a patched run")
+        ...     _ = model("a cup of coffee")
+        >>> probe.tokens_seen
+        4
+        """
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
+
+    def _warn(self, what: str, message: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            warnings.warn(message, MIProbeWarning, stacklevel=3)
+
+    # -- the books ---------------------------------------------------------------------------------------------------
+
+    def _point_status(self, key: str) -> PointStatus:
+        hook = self._hooks.get(key)
+        if hook is None:
+            state = "detached"
+        elif key in self._silent:
+            state = "never fired: left out of the probe"
+        else:
+            state = self._trouble(key) or "attached"
+        books = super()._point_status(key)
+        return replace(
+            books,
+            hook_name=self.points.get(key, ""),
+            fired=self._fired.get(key, 0),
+            fired_outside=self._outside.get(key, 0),
+            state=state,
+        )
+
+    def _trouble(self, key: str) -> str | None:
+        """What is wrong with a hook, if anything."""
+        hook, model = self._hooks[key], self._model()
+        if not hook.alive:
+            return "its hook was taken off"
+        if model is not None:
+            point = next(p for p in self._resolved if p.key == key)
+            hook_dict = model.hook_dict
+            if not point.is_module and point.hook_name not in hook_dict:
+                return "the hook point is gone"
+            if site_of(model, point, hook_dict) is not hook.site:
+                return "the hook point was replaced"
+        return None
+
+    def _gone(self) -> list[str]:
+        """Hooks that others took off or cut off, by name, with what happened."""
+        if self._watch is None:
+            return []
+        gone = [f"{self.points[key]}: {trouble}" for key in self._hooks if (trouble := self._trouble(key))]
+        model = self._model()
+        if model is not None:
+            gone += [f"{name}: mi_probe's watch on it was taken off" for name in self._watch.missing(model)]
+        return gone
+
+    def _say_gone(self, gone: list[str]) -> None:
+        more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
+        self._warn(
+            "gone",
+            f"hooks of the probe were taken off or cut off by someone else ({'; '.join(gone[:3])}{more}), as "
+            "reset_hooks(including_permanent=True) and some libraries do. Forward passes since then are not counted. "
+            "Call probe.reattach() to go on.",
+        )
+
+    # -- a forward pass ----------------------------------------------------------------------------------------------
+
+    def pass_begins(self, run: Pass) -> None:
+        """The model's forward pass begins."""
+        refused = PAUSED if self._paused else None if self._is_as_attached() else CHANGED
+        run.batches[self] = _Batch(refused)
+        if refused is None:
+            for hook in self._hooks.values():
+                hook.place(self.probe.when)
+
+    def _is_as_attached(self) -> bool:
+        model = self._model()
+        if model is None:  # the bridge is gone, its inner model runs on: its hook points are those that were attached
+            return True
+        now = describe_model(model)
+        changed = [fact for fact in SAME_MODEL if now[fact] != self.model[fact]]
+        if changed:
+            self._warn(
+                "changed",
+                f"the model was changed after the probe was attached ({changed[0]} is now {now[changed[0]]}): its weights "
+                "are not those that were counted before, so nothing more is counted. Detach, and attach a new probe.",
+            )
+        return not changed
+
+    def tokens_are_known(self, run: Pass) -> None:
+        """The pass has token ids: those that count are chosen."""
+        import torch
+
+        batch: _Batch = run.batches[self]
+        assert run.tokens is not None
+        assert run.real is not None
+        with torch.no_grad():
+            batch.choice = choose(
+                run.tokens, run.real, self.probe, self.special_tokens or (), repeated=run.repeated, finished=run.finished
+            )
+
+    def take(self, key: str, activation: torch.Tensor) -> None:
+        """A hook point has fired."""
+        run = self._watch.current if self._watch is not None else None
+        batch: _Batch | None = None if run is None else run.batches.get(self)
+        if run is None or batch is None:
+            with self._commit:
+                self._outside[key] += 1  # as in a backward pass, where gradient checkpointing runs blocks again
+            return
+        visit = batch.fired.get(key, 0)
+        batch.fired[key] = visit + 1
+        wanted = self.probe.visit
+        if batch.refused or run.problem or batch.choice is None or key in self._silent or wanted not in (None, -1, visit):
+            return
+        if not is_plain(activation):
+            run.problem = "its tensors stand for others (vmap, jvp, fake tensors)"
+            return
+        prepared = self.streams[key].prepare(self._rows(key, activation, batch.choice))
+        before = batch.taken.get(key)
+        if wanted is None and before is not None and not _same(before, prepared):
+            self._warn(
+                "visits",
+                f"hook point '{self.points[key]}' fires several times in a forward pass, with different values: the last ones "
+                "are counted. Probe(visit=...) says which you want: 0 the first, 1 the second, -1 the last.",
+            )
+        batch.taken[key] = prepared
+
+    def _rows(self, key: str, activation: torch.Tensor, choice: Choice) -> Any:
+        import torch
+
+        if activation.ndim < 3 or tuple(activation.shape[:2]) != choice.shape or not activation.is_floating_point():
+            raise HookPointError(
+                f"hook point '{self.points[key]}' gives {activation.dtype} of shape {tuple(activation.shape)}, not one row of "
+                f"numbers a token, (batch, position, ...) with batch x position {choice.shape}."
+            )
+        with torch.no_grad():
+            rows = activation.detach().flatten(2).flatten(0, 1)
+            if choice.index is not None:
+                rows = rows.index_select(0, choice.index.to(rows.device))
+            if rows.dtype not in (torch.float32, torch.float64):
+                rows = rows.float()
+            return rows.cpu().numpy()
+
+    def pass_ends(self, run: Pass, error: BaseException | None) -> None:
+        """The pass is over: count it whole, or say why not."""
+        batch: _Batch = run.batches[self]
+        with self._commit:
+            for key, times in batch.fired.items():
+                self._fired[key] += times
+            refused = batch.refused or self._refusal(run, batch, error)
+            if refused is not None or batch.choice is None:
+                tokens = 0 if run.tokens is None else run.tokens.numel()
+                self.ledger.uncounted(refused or NO_TOKENS, tokens)
+                return
+            completed = {key: self.streams[key].completed_by(prepared) for key, prepared in batch.taken.items()}
+            self._torn = True  # until every hook point has it
+            for key, prepared in batch.taken.items():
+                self.streams[key].commit(prepared, completed[key])
+            self.ledger.counted(batch.choice.n, batch.choice.left_out)
+            self._torn = False
+
+    def _refusal(self, run: Pass, batch: _Batch, error: BaseException | None) -> str | None:
+        """Why a pass is not counted, if so; says it once."""
+        # TransformerLens ends a pass at stop_at_layer by an exception, which older versions do not have.
+        by_exception = type(error).__name__ == "StopAtLayerException"
+        stopped = by_exception or run.arguments.get("stop_at_layer") is not None
+        if error is not None and not by_exception:
+            if isinstance(error, HookPointError):  # says it itself
+                self._warned.add("raised")
+            self._warn("raised", "a forward pass ended early, with an error: none of its tokens was counted.")
+            return RAISED
+        if run.problem or batch.choice is None:
+            problem = run.problem or NO_TOKENS
+            self._warn(problem, f"a forward pass was not counted: {problem}.")
+            return problem
+        absent = [key for key in self.points if key not in batch.taken and key not in self._silent]
+        if not absent:
+            return None
+        if stopped:
+            names = ", ".join(self.points[key] for key in absent[:3])
+            self._warn(
+                "stopped", f"a forward pass ended early, at stop_at_layer, before {names}: none of its tokens was counted."
+            )
+            return STOPPED
+        gone = self._gone()
+        if gone:
+            self._say_gone(gone)
+            return HOOKS_GONE
+        never = [key for key in absent if not self._fired[key] and not self.streams[key].n]
+        if len(never) < len(absent) or not batch.taken:
+            names = ", ".join(self.points[key] for key in absent[:3])
+            self._warn("absent", f"a forward pass did not reach {names}: none of its tokens was counted.")
+            return SILENT
+        self._silent |= set(never)
+        names = ", ".join(self.points[key] for key in never)
+        self._warn("silent", f"these hook points did not fire and are not counted: {names}.")
+        return None
+
+    def status(self) -> Status:
+        """What was counted, what was left out and why, and how each hook point fares; ``print`` it.
+
+        Examples
+        --------
+        >>> import mi_probe
+        >>> model = mi_probe.load_model("coffee-gpt2")
+        >>> with mi_probe.attach(model, mi_probe.Probe(layers=[0, 12])) as probe:
+        ...     _ = model(["a cup of coffee", "tea"])
+        ...     print(probe.status())
+        6 tokens counted at 2 hook points
+          forward passes
+                       1  counted
+          tokens in them
+                       6  counted
+                       2  left out: first positions
+                       2  left out: padding
+          hook point           counted   missing     fired  state
+          hidden_states.0            6         0         1  attached at blocks.0.hook_resid_pre
+          hidden_states.12           6         0         1  attached at ln_final.hook_out
+        """
+        return super().status()
+
+
+def _take_off(watch: Watch, hooks: dict[str, Hook]) -> None:
+    for hook in hooks.values():
+        hook.remove()
+    hooks.clear()
+    watch.leave(None)
+
+
+def _taker(probe: weakref.ref[AttachedProbe], key: str) -> Callable[..., None]:
+    import torch
+
+    # A compiler cannot trace it and need not. The key is bound here: hook.name changes with compatibility mode.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def take(activation: torch.Tensor, hook: Any = None) -> None:
+        attached = probe()
+        if attached is not None:
+            attached.take(key, activation)
+
+    take.__name__ = take.__qualname__ = f"mi_probe at {key}"
+    return take  # type: ignore[no-any-return]
+
+
+def _same(one: Any, two: Any) -> bool:
+    return one.shape == two.shape and one.dtype == two.dtype and np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
+
+
+def _with_edges(probe: Probe, keys: list[str], edges: Mapping[str, Binning]) -> Probe:
+    """The probe with the binning that the edges have; they must be there for all hook points, and of one kind."""
+    for key in [*edges, *keys]:
+        if key not in edges or key not in keys:
+            where = "the probe does not measure it" if key in edges else "the probe measures it, but it has no edges"
+            raise HookPointError(f"edges and probe differ at '{key}': {where}{nearest(key, edges if key in keys else keys)}.")
+    kinds = {(binning.method, binning.bins) for binning in edges.values()}
+    if len(kinds) > 1:
+        raise HookPointError(f"edges must have one method and one number of bins; got {sorted(kinds)}.")
+    method, bins = kinds.pop()
+    return replace(probe, method=method, bins=bins)
+
+
+def attach(
+    model: HookedModel, probe: Probe | str | Path = "dimension_pairs", *, edges: Mapping[str, Binning] | None = None
+) -> AttachedProbe:
+    """Attach a probe to a TransformerLens model; it counts while your own forward passes run.
+
+    Your hooks and the model's outputs are untouched: the logits are bit-equal with and without a probe. Use it as a context
+    manager, or call ``detach()`` yourself.
+
+    Parameters
+    ----------
+    model : TransformerBridge, HookedTransformer or RemoteBridge
+        Loaded by TransformerLens or `mi_probe.load_model`; compiled by ``torch.compile`` or not.
+    probe : Probe, str or path
+        What to measure: a `Probe`, the name of a ready-made one, or a TOML file.
+    edges : mapping of hook point -> Binning, optional
+        Edges to use from the first token on, such as the ``binnings`` of another run. Counts with the same edges can be added up.
+
+    Returns
+    -------
+    AttachedProbe
+        With ``tokens_seen``, ``counts``, ``estimate()``, ``save(path)``, ``status()``, ``pause()``, ``detach()``.
+
+    Raises
+    ------
+    HookPointError
+        The model lacks a hook point, or a pattern matches nothing.
+
+    Warns
+    -----
+    MIProbeWarning
+        Training mode; a hook that did not fire or was taken off; a forward pass that was not counted.
+
+    Examples
+    --------
+    >>> import mi_probe
+    >>> model = mi_probe.load_model("coffee-gpt2")
+    >>> with mi_probe.attach(model, mi_probe.Probe(layers=[0, 12])) as probe:
+    ...     _ = model("Turkish coffee is made in a small copper pot, and it is served with the grounds.")
+    >>> result = probe.estimate()
+    >>> list(result)
+    ['hidden_states.0', 'hidden_states.12']
+    """
+    require_model(model)
+    whole = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    return AttachedProbe(whole, probe if isinstance(probe, Probe) else load_probe(probe), edges)

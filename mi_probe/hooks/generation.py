@@ -1,0 +1,160 @@
+"""What a generation has fed into the model so far, so that each token counts once, however it is cached."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Generation", "generation_of"]
+
+
+class Generation:
+    """One call of generate.
+
+    Without a cache each step feeds the whole text again; with several rows, a row that has ended is fed on until all have.
+
+    Parameters
+    ----------
+    stop : tuple of int, optional
+        Tokens that end a row; None if rows cannot be told apart from step to step (beam search).
+    depth : int
+        How many forward passes were under way when it was called.
+    """
+
+    def __init__(self, stop: tuple[int, ...] | None, depth: int) -> None:
+        self.stop, self.depth = stop, depth
+        self.columns = 0  # positions fed so far
+        self.real: torch.Tensor | None = None
+        self.ended: torch.Tensor | None = None
+        self.fed: torch.Tensor | None = None
+
+    def embeds(self, tokens: Any) -> None:
+        """HookedTransformer's generate embeds tokens on its own, before the forward pass that reads them."""
+        import torch
+
+        if torch.is_tensor(tokens) and not tokens.is_floating_point() and tokens.ndim == 2:
+            self.fed = tokens if self.fed is None else torch.cat([self.fed, tokens], dim=-1)
+
+    def knows(self, tokens: torch.Tensor) -> bool:
+        """Whether there was a step before, with as many rows."""
+        return self.real is not None and len(self.real) == len(tokens)
+
+    def real_with(self, columns: int) -> torch.Tensor:
+        """Which of the first columns are not padding: what is generated never is."""
+        import torch
+
+        assert self.real is not None
+        more = max(0, columns - self.real.shape[1])
+        return torch.nn.functional.pad(self.real[:, :columns], (0, more), value=True)
+
+    def step(self, tokens: torch.Tensor, past: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Which tokens of a step were fed before, and which stand behind the end of their row, shape (batch, position) each.
+
+        The token that ends a row is not counted either: alone, the row would stop before it is fed.
+        """
+        import torch
+
+        rows, positions = tokens.shape
+        column = torch.arange(past, past + positions, device=tokens.device)
+        repeated = (column < self.columns).expand(rows, positions)
+        if self.stop is None or not self.columns:
+            return repeated, None
+        ended = torch.isin(tokens, torch.tensor(self.stop, device=tokens.device, dtype=tokens.dtype)) & ~repeated
+        finished = ended.long().cumsum(-1) > 0
+        if self.ended is not None and len(self.ended) == rows:
+            finished = finished | self.ended.to(tokens.device)[:, None]
+        return repeated, finished & ~repeated
+
+    def went_through(self, real: torch.Tensor | None, finished: torch.Tensor | None) -> None:
+        """A step has ended well."""
+        if real is None:
+            return
+        self.real = real
+        self.columns = max(self.columns, real.shape[1])
+        if finished is not None:
+            self.end_rows(finished[:, -1])
+
+    def end_rows(self, ended: torch.Tensor) -> None:
+        """These rows have ended."""
+        import torch
+
+        ended = torch.as_tensor(ended).bool()
+        same = self.ended is not None and self.ended.shape == ended.shape
+        self.ended = ended | self.ended.to(ended.device) if same and self.ended is not None else ended.clone()
+
+
+class _Witness:
+    """A stopping criterion that tells the generation what it said."""
+
+    def __init__(self, criterion: Callable[..., Any], generation: Generation) -> None:
+        self.criterion, self.generation = criterion, generation
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        import torch
+
+        said = self.criterion(*args, **kwargs)
+        if torch.is_tensor(said) and said.ndim == 1:
+            self.generation.end_rows(said)
+        return said
+
+
+def generation_of(
+    generate: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], depth: int, model: Any
+) -> tuple[Generation, tuple[Any, ...], dict[str, Any]]:
+    """The books of one call of generate, and the arguments to call it with.
+
+    Parameters
+    ----------
+    generate : callable
+        The method of a bridge, of a HookedTransformer, or of the Hugging Face model inside.
+    args, kwargs
+        Of this call.
+    depth : int
+    model
+        The bridge or HookedTransformer; None if the method is Hugging Face's own.
+    """
+    try:
+        bound = inspect.signature(generate).bind(*args, **kwargs)
+    except TypeError:  # the method itself will say what is wrong
+        return Generation((), depth), args, kwargs
+    bound.apply_defaults()
+    given = dict(bound.arguments)
+    given |= next((given.pop(p.name) for p in bound.signature.parameters.values() if p.kind is p.VAR_KEYWORD), {})
+    if model is None:
+        config = given.get("generation_config") or getattr(getattr(generate, "__self__", None), "generation_config", None)
+        stop = given.get("eos_token_id", getattr(config, "eos_token_id", None))
+        if (given.get("num_beams") or getattr(config, "num_beams", None) or 1) > 1:
+            return Generation(None, depth), args, kwargs
+    else:
+        stop = given.get("eos_token_id")
+        if stop is None and hasattr(model, "original_model"):
+            stop = getattr(model.cfg, "eos_token_id", None)
+        if stop is None:
+            stop = getattr(getattr(model, "tokenizer", None), "eos_token_id", None)
+        if not given.get("stop_at_eos", True):
+            stop = None
+    ids = () if stop is None else (stop,) if isinstance(stop, int) else tuple(int(token) for token in stop)
+    generation = Generation(ids, depth)
+    return generation, args, _with_witnesses(given, kwargs, generation, model)
+
+
+def _with_witnesses(given: dict[str, Any], kwargs: dict[str, Any], generation: Generation, model: Any) -> dict[str, Any]:
+    """The arguments with stopping criteria that report; they decide as before."""
+    criteria, strings = given.get("stopping_criteria"), given.get("stop_strings")
+    if not criteria and not strings:
+        return kwargs
+    from transformers import StoppingCriteria, StoppingCriteriaList, StopStringCriteria
+
+    listed = [criteria] if isinstance(criteria, StoppingCriteria) else criteria or []
+    if not isinstance(listed, list | tuple) or (criteria and "stopping_criteria" not in kwargs):
+        return kwargs  # not what the method takes: it will say so
+    witnesses: list[Any] = [_Witness(criterion, generation) for criterion in listed]
+    tokenizer = given.get("tokenizer") or getattr(model, "tokenizer", None)
+    texts = [text for text in ([strings] if isinstance(strings, str) else strings or []) if text]
+    if texts and tokenizer is not None:
+        witnesses.append(_Witness(StopStringCriteria(tokenizer=tokenizer, stop_strings=texts), generation))
+    return {**kwargs, "stopping_criteria": StoppingCriteriaList(witnesses)}

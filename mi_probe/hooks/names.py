@@ -1,0 +1,206 @@
+"""Hook points by name: what a model has, and what a probe means by its names in this model."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mi_probe.errors import HookPointError, nearest
+from mi_probe.probe import NAMED_SETS, Probe
+
+__all__ = ["HookedModel", "Point", "inner_of", "points", "require_model", "resolve", "site_of"]
+
+
+class HookedModel(Protocol):
+    """What mi_probe needs of a model. HookedTransformer, TransformerBridge and RemoteBridge have it."""
+
+    cfg: Any
+
+    @property
+    def hook_dict(self) -> dict[str, Any]: ...
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place in a model under the name that results will carry.
+
+    Attributes
+    ----------
+    key : str
+        The name in results, such as ``"hidden_states.3"``.
+    hook_name : str
+        The hook point in the model; of a module, its attribute's name.
+    layer : int, optional
+    is_module : bool
+        Whether the place is the output of a module that has no hook point of its own there: HookedTransformer's final layer norm,
+        whose ``hook_normalized`` stands before weight and bias in some versions and after them in others.
+    """
+
+    key: str
+    hook_name: str
+    layer: int | None
+    is_module: bool = False
+
+
+_BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
+
+
+def require_model(model: object) -> None:
+    """Raise `HookPointError` if this is not a model of TransformerLens, in the shape of its attributes."""
+    lacks = [name for name in ("hook_dict", "cfg", "forward") if not hasattr(model, name)]
+    if lacks:
+        raise HookPointError(
+            f"{type(model).__name__} is not a model that mi_probe can attach to: it lacks {', '.join(lacks)}. Load one with "
+            "TransformerBridge.boot_transformers(...) or mi_probe.load_model(...), or feed activations to ProbeState.update."
+        )
+
+
+def inner_of(model: HookedModel) -> Any:
+    """The Hugging Face (or native) model inside a bridge; None in a HookedTransformer or a RemoteBridge."""
+    return getattr(model, "original_model", None)
+
+
+def site_of(model: HookedModel, point: Point, hook_dict: dict[str, Any] | None = None) -> Any:
+    """The module that a hook for this point goes on, as of now."""
+    if point.is_module:
+        return getattr(model, point.hook_name)
+    return (model.hook_dict if hook_dict is None else hook_dict)[point.hook_name]
+
+
+def points(model: HookedModel) -> list[str]:
+    """Names of all hook points of a model, aliases included.
+
+    Examples
+    --------
+    >>> import mi_probe
+    >>> model = mi_probe.load_model("coffee-gpt2")
+    >>> "blocks.11.hook_resid_post" in points(model)
+    True
+    """
+    require_model(model)
+    return sorted(model.hook_dict)
+
+
+def _final_state(model: HookedModel, hook_dict: dict[str, Any]) -> str | Point | None:
+    """Where the last hidden state stands: after the final norm, or after the last block of a model that has none."""
+    top = int(model.cfg.n_layers)
+    last_block = f"blocks.{top - 1}.hook_resid_post"
+    inner = inner_of(model)
+    if inner is not None:
+        # A norm in a head, as BERT's for masked tokens, comes after the hidden states; the base model holds what makes them.
+        norm = getattr(model, "ln_final", None)
+        base = getattr(inner, "base_model", inner)
+        return "ln_final.hook_out" if any(module is norm for module in base.modules()) else last_block
+    if hasattr(model, "ln_final"):
+        return Point(f"hidden_states.{top}", "ln_final", top, is_module=True)
+    if hasattr(model, "blocks"):  # a HookedTransformer without a norm
+        return last_block
+    return "ln_final.hook_out"  # a remote bridge: its engine names what it serves
+
+
+def _members(model: HookedModel, name: str, hook_dict: dict[str, Any]) -> list[Point]:
+    n_layers = int(model.cfg.n_layers)
+    if name == "embed":  # a bridge's hook_embed may come after positions and a norm (BERT)
+        return [Point(name, "embed.hook_out" if "embed.hook_out" in hook_dict else "hook_embed", None)]
+    if name in ("hidden_states", "resid_pre"):
+        members = []
+        for i in range(n_layers):
+            hook_name = f"blocks.{i}.hook_resid_pre"
+            if hook_name not in hook_dict and f"blocks.{i}.hook_in" in hook_dict:
+                hook_name = f"blocks.{i}.hook_in"
+            elif hook_name not in hook_dict and i and f"blocks.{i - 1}.hook_out" in hook_dict:
+                hook_name = f"blocks.{i - 1}.hook_out"  # the same tensor; remote engines may serve only this one
+            members.append(Point(f"{name}.{i}", hook_name, i))
+        if name == "hidden_states":
+            last = _final_state(model, hook_dict)
+            members.append(last if isinstance(last, Point) else Point(f"{name}.{n_layers}", str(last), n_layers))
+        return members
+    canonical = {"resid_post": "hook_out", "attn_out": "attn.hook_out", "mlp_out": "mlp.hook_out"}.get(name)
+    members = []
+    for i in range(n_layers):
+        hook_name = f"blocks.{i}.hook_{name}"
+        if hook_name not in hook_dict and canonical and f"blocks.{i}.{canonical}" in hook_dict:
+            hook_name = f"blocks.{i}.{canonical}"
+        members.append(Point(f"{name}.{i}", hook_name, i))
+    return members
+
+
+def _why_absent(model: HookedModel, name: str) -> str:
+    if name == "resid_mid":
+        return "its blocks have no place between attention and MLP, as where both run in parallel. "
+    return ""
+
+
+def resolve(model: HookedModel, probe: Probe) -> list[Point]:
+    """The hook points of a probe in a model, each once.
+
+    Raises
+    ------
+    HookPointError
+        A name that is not there, a pattern that matches nothing, a layer out of range.
+
+    Examples
+    --------
+    >>> import mi_probe
+    >>> model = mi_probe.load_model("coffee-gpt2")
+    >>> [p.hook_name for p in resolve(model, mi_probe.Probe(layers=[0, -1]))]
+    ['blocks.0.hook_resid_pre', 'ln_final.hook_out']
+    """
+    require_model(model)
+    hook_dict, n_layers = model.hook_dict, int(model.cfg.n_layers)
+    found: list[Point] = []
+    for wanted in (probe.hooks,) if isinstance(probe.hooks, str) else probe.hooks:
+        if wanted in NAMED_SETS:
+            members = _of_layers(_members(model, wanted, hook_dict), probe.layers, wanted)
+            absent = [p for p in members if not p.is_module and p.hook_name not in hook_dict]
+            if absent:
+                there = [str(p.layer) for p in members if p not in absent and p.layer is not None]
+                only = f" Of the layers asked for it has {', '.join(there)}." if there else ""
+                raise HookPointError(
+                    f"this model has no '{absent[0].key}': {_why_absent(model, wanted)}{absent[0].hook_name} is not among its "
+                    f"hook points; see mi_probe.hooks.points(model).{only}"
+                )
+            found += members
+            continue
+        if any(c in wanted for c in "*?["):
+            members = [Point(n, n, _layer(n)) for n in hook_dict if fnmatch.fnmatchcase(n, wanted)]
+            if not members:
+                raise HookPointError(
+                    f"the pattern '{wanted}' matches none of the {len(hook_dict)} hook points of this model; "
+                    "see mi_probe.hooks.points(model)."
+                )
+        elif wanted in hook_dict:
+            members = [Point(wanted, wanted, _layer(wanted))]
+        else:
+            raise HookPointError(
+                f"hook point '{wanted}' is not in this model ({n_layers} blocks, 0 to {n_layers - 1})"
+                f"{nearest(wanted, [*hook_dict, *NAMED_SETS])}; see mi_probe.hooks.points(model), "
+                f"or use a named set: {', '.join(NAMED_SETS)}."
+            )
+        found += _of_layers(members, probe.layers, wanted)
+    unique: dict[int, Point] = {}
+    for point in found:
+        unique.setdefault(id(site_of(model, point, hook_dict)), point)
+    return list(unique.values())
+
+
+def _layer(name: str) -> int | None:
+    match = _BLOCK.search(name)
+    return int(match[1]) if match else None
+
+
+def _of_layers(members: list[Point], layers: tuple[int, ...] | None, wanted: str) -> list[Point]:
+    if layers is None:
+        return members
+    there = [p.layer for p in members if p.layer is not None]
+    if not there:
+        raise HookPointError(f"'{wanted}' has no layers to choose from; leave layers out of the probe.")
+    top = max(there) + 1
+    chosen = {i + top if i < 0 else i for i in layers}
+    if not chosen <= set(there):
+        raise HookPointError(f"layers {sorted(chosen - set(there))} are not in '{wanted}', which has {min(there)} to {top - 1}.")
+    return [p for p in members if p.layer in chosen]

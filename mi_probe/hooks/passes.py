@@ -1,0 +1,411 @@
+"""Forward passes of one model as they begin and end, whoever runs them: by call, by run_with_cache, in generation, compiled.
+
+The forward method of the model is wrapped on the instance. A torch hook would not do: none is called when Ctrl-C ends a pass,
+some libraries take all hooks off before each call, and TransformerLens' run_with_hooks goes around those of the model itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mi_probe.errors import InputError
+from mi_probe.hooks.generation import Generation, generation_of
+from mi_probe.hooks.names import HookedModel, inner_of
+from mi_probe.tokens import real_tokens
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Listener", "Native", "Pass", "Watch"]
+
+
+class Pass:
+    """A forward pass under way.
+
+    Attributes
+    ----------
+    arguments : dict
+        Of the forward method, by name.
+    tokens : tensor, shape (batch, position), or None
+        None until they are known, and for good if the pass has none.
+    real : tensor, shape (batch, past + position), bool, or None
+        Which are not padding.
+    repeated, finished : tensor, shape (batch, position), bool, or None
+        In generation: tokens fed before, and tokens of rows that have ended.
+    problem : str or None
+        Why this pass cannot be counted.
+    batches : mapping of Listener -> what it keeps
+    """
+
+    def __init__(self, arguments: dict[str, Any], generation: Generation | None) -> None:
+        self.arguments = arguments
+        self.generation = generation
+        self.past: torch.Tensor | int = 0
+        self.tokens: torch.Tensor | None = None
+        self.real: torch.Tensor | None = None
+        self.repeated: torch.Tensor | None = None
+        self.finished: torch.Tensor | None = None
+        self.problem: str | None = None
+        self.batches: weakref.WeakKeyDictionary[Listener, Any] = weakref.WeakKeyDictionary()
+
+
+class Listener(Protocol):
+    """What a `Watch` tells of each forward pass."""
+
+    def pass_begins(self, run: Pass) -> None: ...
+
+    def tokens_are_known(self, run: Pass) -> None: ...
+
+    def pass_ends(self, run: Pass, error: BaseException | None) -> None: ...
+
+
+class Native:
+    """A hook that belongs to one model: in a deep copy of the model it does nothing."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
+        return _nothing
+
+
+def _nothing(*_args: Any, **_kwargs: Any) -> None:
+    """What a copied hook does."""
+
+
+class _Method:
+    """A method of one object, wrapped on that object; a deep copy of the object gets the method as it was."""
+
+    def __init__(self, owner: Any, name: str, around: Callable[..., Any], watch: Watch) -> None:
+        self.__wrapped__ = getattr(owner, name)
+        functools.update_wrapper(self, self.__wrapped__, updated=())  # the signature, too: Hugging Face looks at it
+        self.watch = watch
+        self._around = around
+        self._owner, self._name = weakref.ref(owner), name
+        self._before = owner.__dict__.get(name, self)  # self: there was none on the instance
+        owner.__dict__[name] = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._around(self.__wrapped__, args, kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self.__wrapped__, memo)
+
+    def remove(self) -> None:
+        """Put back what was there; below a wrapper of someone else, stay, without effect."""
+        owner = self._owner()
+        if owner is None or owner.__dict__.get(self._name) is not self:
+            return
+        if self._before is self:
+            del owner.__dict__[self._name]
+        else:
+            owner.__dict__[self._name] = self._before
+
+
+class Watch:
+    """Tells its listeners of each forward pass of one model. There is one for a model; `on` finds or makes it."""
+
+    def __init__(self, owner: Any) -> None:
+        import torch
+
+        self._owner = weakref.ref(owner)
+        self._parameters = list(inspect.signature(owner.forward).parameters)
+        self._listeners: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._models: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._lock = threading.RLock()  # a probe may be collected, and leave, while its own thread is in here
+        self._local = threading.local()  # forward passes of several threads do not mix
+        self._methods: list[_Method] = []
+        self._embed: dict[int, Any] = {}
+        # What a compiler cannot trace, and need not.
+        untraced: Callable[[Callable[..., None]], Callable[..., None]] = torch.compiler.disable
+        self._begins, self._ends = untraced(self._begin), untraced(self._end)
+
+    # -- lifetime ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def on(model: HookedModel) -> Watch:
+        """The watch of this model, made if there is none."""
+        owner = _owner(model)
+        method = owner.__dict__.get("forward")
+        while method is not None:
+            if isinstance(method, _Method):
+                return method.watch
+            method = getattr(method, "__wrapped__", None)
+        return Watch(owner)
+
+    def join(self, listener: Listener, model: HookedModel) -> None:
+        """Tell this listener of passes from now on. A pass under way is not its own."""
+        with self._lock:
+            self._listeners.add(listener)
+            self._cover(model)
+
+    def leave(self, listener: Listener | None) -> None:
+        """Tell it no more; the last one takes everything off the model. None if it was collected."""
+        with self._lock:
+            if listener is not None:
+                self._listeners.discard(listener)
+            if not self._listeners:
+                for method in reversed(self._methods):
+                    method.remove()
+                for handle in self._embed.values():
+                    handle.remove()
+                self._methods.clear()
+                self._embed.clear()
+
+    def missing(self, model: HookedModel) -> list[str]:
+        """What others took off the model, of that which belongs to this watch."""
+        gone = [m._name for m in self._methods if m._name == "forward" and not self._stands(m)]
+        gone += ["embed" for handle in self._embed.values() if handle.id not in (handle.hooks_dict_ref() or {})]
+        return gone
+
+    @staticmethod
+    def _stands(wrapped: _Method) -> bool:
+        owner = wrapped._owner()
+        method = None if owner is None else owner.__dict__.get(wrapped._name)
+        while method is not None and method is not wrapped:
+            method = getattr(method, "__wrapped__", None)
+        return method is wrapped
+
+    def _cover(self, model: HookedModel) -> None:
+        owner, inner = self._owner(), inner_of(model)
+        there = {(id(m._owner()), m._name) for m in self._methods if self._stands(m)}
+
+        def wrap(target: Any, name: str, around: Callable[..., Any]) -> None:
+            if callable(getattr(target, name, None)) and (id(target), name) not in there:
+                self._methods.append(_Method(target, name, around, self))
+
+        wrap(owner, "forward", self._run)
+        if inner is not None:
+            wrap(model, "forward", functools.partial(self._call, list(inspect.signature(model.forward).parameters)))
+            wrap(owner, "generate", self._generate)
+        elif hasattr(model, "embed"):  # HookedTransformer turns strings into tokens inside: they are seen on their way in
+            handle = self._embed.get(id(model.embed))
+            if handle is None or handle.id not in (handle.hooks_dict_ref() or {}):
+                self._embed[id(model.embed)] = model.embed.register_forward_pre_hook(Native(self._embedding))
+        wrap(model, "generate", functools.partial(self._generate, model=weakref.ref(model)))
+        wrap(model, "generate_stream", functools.partial(self._generate_stream, model=weakref.ref(model)))
+        self._models.add(model)
+
+    # -- what runs in this thread ------------------------------------------------------------------------------------
+
+    @property
+    def _stack(self) -> list[Pass]:
+        """The passes under way: a pass inside a pass, as a hook may run one, has its own place."""
+        if not hasattr(self._local, "stack"):
+            self._local.stack = []
+        stack: list[Pass] = self._local.stack
+        return stack
+
+    @property
+    def current(self) -> Pass | None:
+        """The innermost pass under way in this thread."""
+        return self._stack[-1] if self._stack else None
+
+    @property
+    def _generations(self) -> list[Generation]:
+        if not hasattr(self._local, "generations"):
+            self._local.generations = []
+        generations: list[Generation] = self._local.generations
+        return generations
+
+    def _generation(self, depth: int) -> Generation | None:
+        """The generation whose steps are passes at this depth; a pass that a hook runs inside a step is none of its steps."""
+        innermost = self._generations[-1] if self._generations else None
+        return innermost if innermost is not None and innermost.depth == depth else None
+
+    # -- wrapped methods ---------------------------------------------------------------------------------------------
+
+    def _run(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not self._listeners:
+            return forward(*args, **kwargs)
+        self._begins(args, kwargs)
+        try:
+            output = forward(*args, **kwargs)
+        except BaseException as error:
+            self._ends(error)
+            raise
+        self._ends(None)
+        return output
+
+    def _call(self, parameters: list[str], forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A bridge's own forward method, outside the model's: the side on which it was told to pad is seen nowhere else."""
+        before = getattr(self._local, "padding_side", None)
+        self._local.padding_side = (dict(zip(parameters, args, strict=False)) | kwargs).get("padding_side")
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            self._local.padding_side = before
+
+    def _generate(
+        self, generate: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], model: Callable[[], Any] | None = None
+    ) -> Any:
+        generation, args, kwargs = generation_of(generate, args, kwargs, len(self._stack), model() if model else None)
+        with self._in(generation):
+            return generate(*args, **kwargs)
+
+    def _generate_stream(
+        self, generate: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], model: Callable[[], Any]
+    ) -> Iterator[Any]:
+        generation, args, kwargs = generation_of(generate, args, kwargs, len(self._stack), model())
+        stream = generate(*args, **kwargs)
+        try:
+            while True:
+                generation.depth = len(self._stack)
+                with self._in(generation):  # not while the caller has the word
+                    try:
+                        item = next(stream)
+                    except StopIteration:
+                        return
+                yield item
+        finally:
+            stream.close()
+
+    @contextmanager
+    def _in(self, generation: Generation) -> Iterator[None]:
+        self._generations.append(generation)
+        try:
+            yield
+        finally:
+            self._generations.remove(generation)
+
+    # -- a forward pass ----------------------------------------------------------------------------------------------
+
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        arguments = dict(zip(self._parameters, args, strict=False)) | kwargs
+        run = Pass(arguments, self._generation(len(self._stack)))
+        self._stack.append(run)
+        with self._lock:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener.pass_begins(run)
+        if not run.batches:
+            return
+        tokens, past = self._given(run)
+        run.past = past
+        if tokens is not None:
+            self._see(run, tokens)
+
+    def _end(self, error: BaseException | None) -> None:
+        run = self._stack.pop()
+        if run.generation is not None and error is None:
+            run.generation.went_through(run.real, run.finished)
+        for listener in list(run.batches):
+            listener.pass_ends(run, error)
+
+    def _given(self, run: Pass) -> tuple[Any, Any]:
+        """Token ids among the arguments, if they are there, and the cached past: its length, or which of it is not padding."""
+        import torch
+
+        given, generation = run.arguments, run.generation
+        past = _past_of(given)
+        if self._embed:  # HookedTransformer: its own input is what is embedded
+            if given.get("start_at_layer") is None:
+                return None, past
+            fed = None if generation is None else generation.fed
+            residual = given.get("input")
+            if given["start_at_layer"] == 0 and fed is not None and torch.is_tensor(residual):
+                return fed[:, -residual.shape[1] :], fed.shape[1] - residual.shape[1]  # its generate() embeds beforehand
+            run.problem = "no token ids (start_at_layer, or embeddings as input)"
+            return None, past
+        tokens = given.get("input_ids")
+        if tokens is None and given.get("inputs_embeds") is None:
+            tokens = given.get("input", next(iter(given.values()), None))
+        if isinstance(tokens, str):
+            model = next(iter(self._models), None)
+            tokens = None if model is None else model.to_tokens(tokens)
+        elif tokens is not None and not torch.is_tensor(tokens) and hasattr(tokens, "__array__"):
+            tokens = torch.as_tensor(tokens)
+        return tokens, past
+
+    def _embedding(self, _module: Any, args: tuple[Any, ...]) -> None:
+        if not args:
+            return
+        generation = self._generation(len(self._stack))
+        if generation is not None:
+            generation.embeds(args[0])
+        elif self._stack and self._stack[-1].tokens is None and not self._stack[-1].problem:
+            self._see(self._stack[-1], args[0])  # the first call of a pass embeds its input
+
+    def _see(self, run: Pass, tokens: Any) -> None:
+        import torch
+
+        if not torch.is_tensor(tokens) or tokens.is_floating_point() or tokens.ndim not in (1, 2):
+            return
+        if not is_plain(tokens):
+            run.problem = "its tensors stand for others (vmap, jvp, fake tensors)"
+            return
+        tokens = tokens[None] if tokens.ndim == 1 else tokens
+        mask, past = run.arguments.get("attention_mask"), run.past
+        if mask is not None and getattr(mask, "ndim", None) != 2:
+            run.problem = "its attention mask is not (batch, position): which tokens are padding cannot be told"
+            return
+        model = next(iter(self._models), None)
+        generation = run.generation
+        with torch.no_grad():
+            if not torch.is_tensor(past):
+                past = torch.ones(tokens.shape[0], int(past), dtype=torch.bool, device=tokens.device)
+            if generation is not None and mask is None and generation.knows(tokens):
+                real = generation.real_with(past.shape[1] + tokens.shape[1])
+            else:
+                if generation is not None and generation.knows(tokens) and past.shape[1]:
+                    past = generation.real_with(past.shape[1])
+                try:
+                    real = real_tokens(
+                        tokens, mask, past, getattr(model, "tokenizer", None), getattr(self._local, "padding_side", None)
+                    )
+                except InputError as error:
+                    run.problem = str(error).rstrip(".")
+                    return
+            if generation is not None:
+                run.repeated, run.finished = generation.step(tokens, past.shape[1])
+        run.tokens, run.real = tokens, real
+        for listener in list(run.batches):
+            listener.tokens_are_known(run)
+
+
+def _owner(model: HookedModel) -> Any:
+    """Whose forward method every pass goes through: the model inside a bridge, the model itself otherwise."""
+    inner = inner_of(model)
+    owner = model if inner is None else inner
+    return getattr(owner, "_orig_mod", owner)  # torch.compile keeps the module it compiled
+
+
+def _past_of(given: dict[str, Any]) -> Any:
+    """Length of the cached past, or which of it is not padding."""
+    import torch
+
+    cache = given.get("past_key_values")
+    if cache is not None:
+        if hasattr(cache, "get_seq_length"):
+            return int(cache.get_seq_length())
+        return int(cache[0][0].shape[-2]) if len(cache) else 0  # tuples, in older versions of transformers
+    cache = given.get("past_kv_cache")
+    if cache is not None:  # HookedTransformer's
+        length = int(cache[0].past_keys.shape[1])
+        mask: Any = getattr(cache, "previous_attention_mask", None)
+        fits = torch.is_tensor(mask) and mask.ndim == 2 and mask.shape[1] == length
+        return mask.bool().clone() if fits and length else length
+    position = given.get("cache_position")
+    if given.get("cache_params") is not None and position is not None and len(position):
+        return int(position.reshape(-1)[0])  # state-space models keep no keys to count
+    return 0
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds numbers of its own: not under vmap or jvp, not fake."""
+    import torch
+
+    if type(tensor).__name__ == "FakeTensor":
+        return False
+    wrapped = getattr(torch._C, "_functorch", None)
+    return wrapped is None or not wrapped.is_functorch_wrapped_tensor(tensor)
