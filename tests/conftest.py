@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 
-def make_tiny_gpt2(path: Path, *, n_layer: int = 3, n_embd: int = 16, n_positions: int = 32, seed: int = 0) -> Path:
-    """A random GPT-2 with a tokenizer of single bytes, saved as Hugging Face saves it."""
-    import torch
+def save_byte_tokenizer(path: Path, n_positions: int = 32) -> int:
+    """A tokenizer of single bytes, where token 0 begins and ends a text; returns the size of its vocabulary."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {"<|endoftext|>": 0, **{letter: k for k, letter in enumerate(letters, start=1)}}
@@ -27,9 +26,16 @@ def make_tiny_gpt2(path: Path, *, n_layer: int = 3, n_embd: int = 16, n_position
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token=end, model_max_length=n_positions
     ).save_pretrained(path)
-    torch.manual_seed(seed)
+    return len(vocabulary)
+
+
+def make_tiny_gpt2(path: Path, *, n_layer: int = 3, n_embd: int = 16, n_positions: int = 32, seed: int = 0) -> Path:
+    """A random GPT-2 with a tokenizer of single bytes, saved as Hugging Face saves it."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
     config = GPT2Config(
-        vocab_size=len(vocabulary),
+        vocab_size=save_byte_tokenizer(path, n_positions),
         n_positions=n_positions,
         n_embd=n_embd,
         n_layer=n_layer,
@@ -37,6 +43,7 @@ def make_tiny_gpt2(path: Path, *, n_layer: int = 3, n_embd: int = 16, n_position
         bos_token_id=0,
         eos_token_id=0,
     )
+    torch.manual_seed(seed)
     model = GPT2LMHeadModel(config)
     with torch.no_grad():  # the initial biases and norms are 0 and 1, under which a wrong hook point can look right
         for name, parameter in model.named_parameters():

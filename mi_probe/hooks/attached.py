@@ -19,7 +19,7 @@ from mi_probe.counts import JointCounts
 from mi_probe.errors import HookPointError, MIProbeWarning, nearest
 from mi_probe.hooks.facts import describe_model, is_training
 from mi_probe.hooks.names import HookedModel, require_model, resolve, site_of
-from mi_probe.hooks.passes import Pass, Watch, is_plain
+from mi_probe.hooks.passes import Pass, Watch, compile_anew, is_plain
 from mi_probe.hooks.sites import Hook
 from mi_probe.ledger import PointStatus, Status
 from mi_probe.probe import Probe, load_probe
@@ -107,6 +107,7 @@ class AttachedProbe(ProbeState):
         if self._watch is not None:
             self._watch.leave(self)
             self._finalizer()  # takes the hooks off, once
+            compile_anew()
             self._watch = None
             self._hooks = {}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from mi_probe.tokens import real_tokens
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Listener", "Native", "Pass", "Watch"]
+__all__ = ["Listener", "Native", "Pass", "Watch", "compile_anew", "is_plain"]
 
 
 class Pass:
@@ -148,19 +149,21 @@ class Watch:
         with self._lock:
             self._listeners.add(listener)
             self._cover(model)
+        compile_anew()
 
     def leave(self, listener: Listener | None) -> None:
         """Tell it no more; the last one takes everything off the model. None if it was collected."""
         with self._lock:
             if listener is not None:
                 self._listeners.discard(listener)
-            if not self._listeners:
-                for method in reversed(self._methods):
-                    method.remove()
-                for handle in self._embed.values():
-                    handle.remove()
-                self._methods.clear()
-                self._embed.clear()
+            if self._listeners:
+                return
+            for method in reversed(self._methods):
+                method.remove()
+            for handle in self._embed.values():
+                handle.remove()
+            self._methods.clear()
+            self._embed.clear()
 
     def missing(self, model: HookedModel) -> list[str]:
         """What others took off the model, of that which belongs to this watch."""
@@ -371,6 +374,13 @@ class Watch:
         run.tokens, run.real = tokens, real
         for listener in list(run.batches):
             listener.tokens_are_known(run)
+
+
+def compile_anew() -> None:
+    """Let go of what torch.compile has compiled: it looks at hooks when it compiles, and not again when hooks come or go."""
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is not None and dynamo.utils.counters["frames"]["total"]:
+        dynamo.reset()
 
 
 def _owner(model: HookedModel) -> Any:

@@ -1,0 +1,123 @@
+"""Tiny models of every kind that the installed TransformerLens has, and how to read from a probe which tokens it counted."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import mi_probe
+from mi_probe import Probe
+
+from ..conftest import make_tiny_gpt2
+
+TRANSFORMER_LENS = version("transformer-lens")
+KEEP = 10**6  # calibration longer than any test: the streams keep their rows, so that they can be looked at
+EVERYTHING = Probe(calibration_tokens=KEEP, skip_first=0, skip_special=False)
+DEFAULT = Probe(calibration_tokens=KEEP)
+
+
+class NotThereError(Exception):
+    """This kind of model has no such feature in this version."""
+
+
+@dataclass
+class Kit:
+    """A fresh model, whose positions are not embedded: the first hidden state of a token says which token it is."""
+
+    kind: str
+    model: Any
+
+    def attach(self, probe: Probe = DEFAULT, **kwargs: Any) -> mi_probe.hooks.AttachedProbe:
+        return mi_probe.attach(self.model, probe, **kwargs)
+
+    def read(self, probe: Any, key: str = "hidden_states.0") -> list[int]:
+        """The tokens that a probe counted, in order; as many at every hook point."""
+        assert len({stream.n for stream in probe.streams.values()}) == 1, probe.status()
+        assert probe.tokens_seen == probe.streams[key].n == probe.ledger.tokens["counted"]
+        if not probe.tokens_seen:
+            return []
+        table = self.model.embed.W_E.detach().float().numpy()
+        rows = np.asarray(probe.streams[key].rows(), dtype=np.float32)
+        same = (rows[:, None, :] == table[None]).all(axis=-1)
+        assert (same.sum(axis=1) == 1).all()
+        return [int(token) for token in same.argmax(axis=1)]
+
+    def layers(self) -> int:
+        return int(self.model.cfg.n_layers)
+
+
+@cache
+def _folder() -> Path:
+    path = make_tiny_gpt2(Path(tempfile.mkdtemp(prefix="mi_probe_tests_")))
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(path / "model.safetensors")
+    weights = {name: torch.zeros_like(w) if "wpe" in name else w for name, w in weights.items()}
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    return path
+
+
+@cache
+def tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(_folder())
+
+
+def _bridge() -> Any:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    model = TransformerBridge.boot_transformers(str(_folder()), device="cpu")
+    model.eval()
+    return model
+
+
+def _hooked_transformer() -> Any:
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    cfg = HookedTransformerConfig(
+        n_layers=3,
+        d_model=16,
+        n_ctx=32,
+        d_head=4,
+        n_heads=4,
+        d_vocab=257,
+        act_fn="gelu_new",
+        normalization_type="LN",
+        device="cpu",
+        seed=0,
+    )
+    model = HookedTransformer(cfg, tokenizer=tokenizer())
+    with torch.no_grad():
+        model.pos_embed.W_pos.zero_()
+        for name, parameter in model.named_parameters():  # as initialised, a wrong hook point can look right
+            if "ln" in name or name.endswith("b_E"):
+                parameter += 0.3 * torch.randn_like(parameter)
+    model.eval()
+    return model
+
+
+def _has(maker: Callable[[], Any]) -> bool:
+    try:
+        maker()
+    except ImportError:
+        return False
+    return True
+
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    kind: maker for kind, maker in {"HookedTransformer": _hooked_transformer, "TransformerBridge": _bridge}.items() if _has(maker)
+}
+
+
+def kit(kind: str) -> Kit:
+    """A fresh model of this kind."""
+    return Kit(kind, MAKERS[kind]())
