@@ -3,14 +3,27 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Versions of TransformerLens that the hook tests run against, beside the pinned one, each in an environment of its own.
+VERSIONS := 2.18.0 3.9.0
+# And those in the table of docs/hooks.md, which `make table` writes: the range in pyproject.toml, from end to end.
+TABLE_VERSIONS := 2.16.1 2.18.0 3.9.0 4.0.0 4.2.0
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-versions table lint bench clean
 
 demo: $(STAMP)
 	$(BIN)/mi-probe run dimension_pairs --out mi_probe_out
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
+
+test-versions: $(STAMP) $(VERSIONS:%=$(VENV)-%/.installed)
+	for version in $(VERSIONS); do $(VENV)-$$version/bin/python -m pytest -q tests/versions || exit 1; done
+	$(BIN)/python -m pytest -q tests/versions
+
+table: $(STAMP) $(TABLE_VERSIONS:%=$(VENV)-%/.installed)
+	for version in $(TABLE_VERSIONS); do $(VENV)-$$version/bin/python tools/hook_table.py run || exit 1; done
+	$(BIN)/python tools/hook_table.py run
+	$(BIN)/python tools/hook_table.py write docs/hooks.md
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -26,5 +39,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
+$(VENV)-%/.installed: pyproject.toml constraints/transformer-lens-%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install -q --disable-pip-version-check -c constraints/transformer-lens-$*.txt -e . pytest hypothesis
+	touch $@
+
 clean:
-	rm -rf $(VENV) mi_probe_out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-[0-9]* mi_probe_out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -56,8 +56,15 @@ def load_model(name: str | Path = BUNDLED, *, device: str | None = None, dtype: 
         raise ModelError(f"there is no folder {source}.")
 
     import torch
-    from transformer_lens.model_bridge import TransformerBridge
     from transformers.utils import logging as transformers_logging
+
+    try:
+        from transformer_lens.model_bridge import TransformerBridge
+    except ImportError as error:
+        raise ModelError(
+            "load_model needs TransformerLens 3 or newer, which has TransformerBridge. With an older one, load a model yourself, "
+            "HookedTransformer.from_pretrained_no_processing(...), and attach to it: mi_probe.attach(model)."
+        ) from error
 
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # copying weights takes no time; downloads keep their own bar

@@ -551,7 +551,8 @@ def _(kit: Kit) -> Counted:
     for module in inner.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    enable = getattr(inner, "activation_checkpointing_enable", None) or inner.gradient_checkpointing_enable
+    enable()
     inner.train()
     with quietly(), kit.attach() as probe:
         kit.model(ids(5, 6, 7)).sum().backward()

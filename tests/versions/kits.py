@@ -74,7 +74,9 @@ def tokenizer() -> Any:
 
 def _bridge() -> Any:
     from transformer_lens.model_bridge import TransformerBridge
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     model = TransformerBridge.boot_transformers(str(_folder()), device="cpu")
     model.eval()
     return model

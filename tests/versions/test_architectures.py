@@ -139,9 +139,10 @@ def test_hidden_states_of_a_hooked_transformer_are_those_of_hugging_face(name: s
             parallel_attn_mlp=True,
             rotary_adjacent_pairs=False,
         )
-        if not hasattr(theirs, "embed_out"):
-            pytest.skip("this TransformerLens does not know this GPT-NeoX of transformers")
-        weights = weight_conversions.convert_neox_weights(theirs, cfg)
+        try:
+            weights = weight_conversions.convert_neox_weights(theirs, cfg)
+        except AttributeError as error:
+            pytest.skip(f"this TransformerLens does not know the GPT-NeoX of this transformers: {error}")
     ours = HookedTransformer(cfg)
     ours.load_and_process_state_dict(
         weights, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False

@@ -1,0 +1,63 @@
+"""What stands around the hooks, in every version: loading, whole texts, weight processing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import mi_probe
+from mi_probe.errors import MergeError, MIProbeWarning, ModelError
+
+from .behaviours import letters
+from .kits import DEFAULT, MAKERS, Kit, kit
+
+
+@pytest.fixture(params=MAKERS)
+def fresh(request: pytest.FixtureRequest) -> Kit:
+    return kit(request.param)
+
+
+def test_the_bundled_model_loads_or_says_what_it_needs() -> None:
+    if "TransformerBridge" in MAKERS:
+        assert mi_probe.load_model("coffee-gpt2").cfg.n_layers == 12
+    else:
+        with pytest.raises(ModelError, match="TransformerLens 3 or newer"):
+            mi_probe.load_model("coffee-gpt2")
+
+
+def test_a_text_longer_than_the_context_is_counted_token_by_token(fresh: Kit) -> None:
+    text = "a long text about coffee, " * 5
+    probe = mi_probe.accumulate(fresh.model, text, DEFAULT, batch_size=3)
+    assert fresh.read(probe) == letters(text)
+
+
+def process(model: Any) -> None:
+    if hasattr(model, "enable_compatibility_mode"):
+        model.enable_compatibility_mode(disable_warnings=True)
+    else:
+        model.load_and_process_state_dict(model.state_dict(), fold_ln=False, center_writing_weights=True)
+
+
+def test_counts_of_differently_processed_models_do_not_merge(fresh: Kit) -> None:
+    plain = mi_probe.accumulate(fresh.model, "a text about coffee", DEFAULT)
+    process(fresh.model)
+    processed = mi_probe.accumulate(fresh.model, "a text about coffee", DEFAULT, edges=plain.binnings)
+    assert (plain.model["writing_weights_centred"], processed.model["writing_weights_centred"]) == (False, True)
+    if fresh.kind == "TransformerBridge":
+        assert processed.model["layer_norm_folded"]
+    before = plain.tokens_seen
+    with pytest.raises(MergeError, match="the models differ"):
+        plain += processed
+    assert plain.tokens_seen == before
+
+
+def test_processing_midway_is_refused_with_what_changed(fresh: Kit) -> None:
+    with fresh.attach() as probe:
+        fresh.model(torch.tensor([[5, 6]]))
+        process(fresh.model)
+        with pytest.warns(MIProbeWarning, match="changed after the probe was attached"):
+            fresh.model(torch.tensor([[5, 7]]))
+    assert probe.tokens_seen == 1
+    assert probe.ledger.passes == {"counted": 1, "the model's weights were processed after the probe was attached": 1}
