@@ -1,4 +1,4 @@
-"""A RemoteBridge: hooks fire after the fact, on what an engine elsewhere has captured. The engine here is a bridge in this process."""
+"""A RemoteBridge: hooks fire after the fact, on what an engine elsewhere has captured. Here another bridge plays the engine."""
 
 from __future__ import annotations
 

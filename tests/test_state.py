@@ -149,3 +149,41 @@ def test_nested_lists_are_arrays_too() -> None:
     state = ProbeState(Probe())
     state.update("p", [[[1.0, 2.0], [3.0, 4.0]]], [[True, False]])
     assert state.counts["p"].n == 1
+
+
+# -- update with tokens -----------------------------------------------------------------------------------------------
+
+
+def test_with_tokens_the_rules_of_the_probe_hold() -> None:
+    x = torch.arange(10.0).reshape(2, 5, 1).expand(2, 5, 3).to(torch.bfloat16)
+    tokens, mask = torch.tensor([[9, 5, 0, 6, 7], [1, 1, 9, 5, 6]]), torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
+    state = ProbeState(Probe(), special_tokens=[0])
+    state.update("p", x, mask, tokens)
+    np.testing.assert_array_equal(state.streams["p"].rows()[:, 0], [1, 3, 4, 8, 9])
+    point = state.status().points["p"]
+    assert (point.counted, point.left_out) == (5, {"padding": 2, "first positions": 2, "special tokens": 1})
+    assert "left out: padding" in str(state.status())
+
+
+def test_a_text_of_one_dimension_is_one_row() -> None:
+    state = ProbeState(Probe(skip_first=2, skip_special=False))
+    state.update("p", np.arange(12.0).reshape(4, 3), tokens=[5, 6, 7, 8])
+    assert state.tokens_seen == 2
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [([1, 2], "tokens of 'p'"), ([0.5] * 4, "whole numbers"), ([1, 2, 3, 4], r"special_tokens=tokenizer\.all_special_ids")],
+)
+def test_tokens_that_do_not_fit_are_refused_and_nothing_is_counted(tokens: Any, message: str) -> None:
+    state = ProbeState(Probe())
+    with pytest.raises(InputError, match=message):
+        state.update("p", np.ones((4, 3)), tokens=tokens)
+    assert not state.streams
+
+
+def test_probes_that_look_at_other_values_do_not_merge() -> None:
+    for other in (Probe(bins=4, calibration_tokens=50, when="after"), Probe(bins=4, calibration_tokens=50, visit=0)):
+        one, two = fed(1), fed(2, probe=other)
+        with pytest.raises(MergeError, match="different tokens or values"):
+            one += two

@@ -152,7 +152,13 @@ class AttachedProbe(ProbeState):
         if kind is None and not self._warned:
             silent = [name for key, name in self.points.items() if not self.streams[key].n]
             if silent:
-                self._warn("silent", f"no token was counted at {', '.join(silent)}.")
+                why = ""
+                if not self.ledger.passes and any(self._outside.values()):
+                    why = (
+                        " The hook points fired, but outside any forward pass that mi_probe saw: call the model itself, not a "
+                        "reference to its forward method taken before the probe was attached."
+                    )
+                self._warn("silent", f"no token was counted at {', '.join(silent)}.{why}")
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -218,9 +224,10 @@ class AttachedProbe(ProbeState):
         if self._watch is None:
             return []
         gone = [f"{self.points[key]}: {trouble}" for key in self._hooks if (trouble := self._trouble(key))]
-        model = self._model()
-        if model is not None:
-            gone += [f"{name}: mi_probe's watch on it was taken off" for name in self._watch.missing(model)]
+        if not self._watch.embedding_is_watched:
+            gone.insert(0, "embed: mi_probe's hook was taken off")
+        if not self._watch.forward_is_watched and (gone or any(self._outside.values())):
+            gone.insert(0, "forward: mi_probe's watch on this method was taken off")
         return gone
 
     def _say_gone(self, gone: list[str]) -> None:
@@ -275,6 +282,8 @@ class AttachedProbe(ProbeState):
         if run is None or batch is None:
             with self._commit:
                 self._outside[key] += 1  # as in a backward pass, where gradient checkpointing runs blocks again
+            if run is None and self._watch is not None and not self._watch.forward_is_watched:
+                self._say_gone(self._gone())
             return
         visit = batch.fired.get(key, 0)
         batch.fired[key] = visit + 1

@@ -9,7 +9,7 @@ from mi_probe.hooks.names import HookedModel, inner_of
 
 __all__ = ["describe_model", "is_training"]
 
-_centred: weakref.WeakKeyDictionary[Any, tuple[Any, bool]] = weakref.WeakKeyDictionary()
+_looked_up: weakref.WeakKeyDictionary[Any, tuple[Any, tuple[bool, bool]]] = weakref.WeakKeyDictionary()
 
 
 def describe_model(model: HookedModel) -> dict[str, Any]:
@@ -21,42 +21,49 @@ def describe_model(model: HookedModel) -> dict[str, Any]:
     """
     cfg = model.cfg
     processed = bool(getattr(model, "_weights_processed", False))
+    embedding = getattr(getattr(model, "embed", None), "W_E", None)
+    norm = getattr(model, "ln_final", None) if processed else None
+    weights = [embedding, getattr(norm, "weight", None), getattr(norm, "bias", None)]
+    state = (processed, *map(_state, weights))
+    known = _looked_up.get(model)
+    if known is None or known[0] != state:  # once, and again when the weights were written to
+        folded = _is_plain(*weights[1:]) if inner_of(model) is not None else _has_no_weights(model)
+        known = (state, (folded and (processed or inner_of(model) is None), _is_centred(embedding)))
+        _looked_up[model] = known
+    folded, centred = known[1]
     return {
         "name": str(getattr(cfg, "model_name", type(model).__name__)),
         "n_layers": int(cfg.n_layers),
         "d_model": int(cfg.d_model),
         "weights_processed": processed,
         "compatibility_mode": bool(getattr(model, "compatibility_mode", False)),
-        "layer_norm_folded": _is_folded(model, processed),
-        "writing_weights_centred": _is_centred(model),
+        "layer_norm_folded": folded,
+        "writing_weights_centred": centred,
     }
 
 
-def _is_folded(model: HookedModel, processed: bool) -> bool:
-    if inner_of(model) is None:
-        return str(getattr(model.cfg, "normalization_type", "")).endswith("Pre")
-    if not processed:
-        return False
-    norm = getattr(model, "ln_final", None)
-    weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
-    # Folding leaves a norm that scales by one (Gemma, which adds one to its weights: by zero) and shifts by zero.
-    plain = weight is None or bool((weight == 1).all()) or bool((weight == 0).all())
-    return plain and (bias is None or bool((bias == 0).all()))
+def _state(weight: Any) -> Any:
+    """What changes when a weight is replaced or written to."""
+    return None if weight is None else (weight.data_ptr(), None if weight.is_inference() else weight._version)
 
 
-def _is_centred(model: HookedModel) -> bool:
+def _has_no_weights(model: HookedModel) -> bool:
+    """A HookedTransformer whose norms were folded has others in their place, without weights."""
+    return str(getattr(model.cfg, "normalization_type", "")).endswith("Pre")
+
+
+def _is_plain(weight: Any, bias: Any) -> bool:
+    """Folding leaves a norm that scales by one (Gemma, which adds one to its weights: by zero) and shifts by zero."""
+    scales = weight is None or bool((weight == 1).all()) or bool((weight == 0).all())
+    return scales and (bias is None or bool((bias == 0).all()))
+
+
+def _is_centred(embedding: Any) -> bool:
     """Whether each row of the token embedding has mean 0, as weights that write to the residual stream have once centred."""
-    weight = getattr(getattr(model, "embed", None), "W_E", None)
-    if weight is None or weight.is_meta:
+    if embedding is None or embedding.is_meta:
         return False
-    state = (weight.data_ptr(), None if weight.is_inference() else weight._version)
-    known = _centred.get(model)
-    if known is None or known[0] != state:  # once, and again when the weights were written to
-        rows = weight.detach().float()
-        off = rows.mean(dim=-1).abs().max()
-        known = (state, bool(off <= 1e-3 * rows.abs().mean(dim=-1).max()))  # bfloat16 has three digits
-        _centred[model] = known
-    return known[1]
+    rows = embedding.detach().float()
+    return bool(rows.mean(dim=-1).abs().max() <= 1e-3 * rows.abs().mean(dim=-1).max())  # bfloat16 has three digits
 
 
 def is_training(model: HookedModel) -> bool:

@@ -102,15 +102,16 @@ class _Method:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return copy.deepcopy(self.__wrapped__, memo)
 
-    def remove(self) -> None:
-        """Put back what was there; below a wrapper of someone else, stay, without effect."""
+    def remove(self) -> bool:
+        """Put back what was there. Below a wrapper of someone else it has to stay, without effect: then False."""
         owner = self._owner()
         if owner is None or owner.__dict__.get(self._name) is not self:
-            return
+            return False
         if self._before is self:
             del owner.__dict__[self._name]
         else:
             owner.__dict__[self._name] = self._before
+        return True
 
 
 class Watch:
@@ -158,18 +159,21 @@ class Watch:
                 self._listeners.discard(listener)
             if self._listeners:
                 return
-            for method in reversed(self._methods):
-                method.remove()
+            self._methods = [m for m in reversed(self._methods) if not m.remove() and self._stands(m)][::-1]
             for handle in self._embed.values():
                 handle.remove()
-            self._methods.clear()
             self._embed.clear()
 
-    def missing(self, model: HookedModel) -> list[str]:
-        """What others took off the model, of that which belongs to this watch."""
-        gone = [m._name for m in self._methods if m._name == "forward" and not self._stands(m)]
-        gone += ["embed" for handle in self._embed.values() if handle.id not in (handle.hooks_dict_ref() or {})]
-        return gone
+    @property
+    def forward_is_watched(self) -> bool:
+        """Whether the wrapped forward method is still there. Under a wrapper of someone else that cannot always be seen."""
+        owner = self._owner()
+        return any(self._stands(m) for m in self._methods if m._name == "forward" and m._owner() is owner)
+
+    @property
+    def embedding_is_watched(self) -> bool:
+        """Whether the hook on HookedTransformer's embedding is still there; True if there need not be one."""
+        return all(handle.id in (handle.hooks_dict_ref() or {}) for handle in self._embed.values())
 
     @staticmethod
     def _stands(wrapped: _Method) -> bool:

@@ -1,0 +1,266 @@
+"""What a probe says and does when something happens to its hooks, its model, or the call of it."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import gc
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import mi_probe
+from mi_probe import Probe
+from mi_probe.errors import HookPointError, MIProbeWarning
+
+from .versions.behaviours import OF_TEXTS, PROMPTS, TEXTS, generated, ids, letters, of_steps, replace_point
+from .versions.kits import DEFAULT, Kit, kit
+from .versions.test_machine import everything_on
+
+ALL_TOKENS = replace(DEFAULT, skip_special=False)
+
+
+@pytest.fixture
+def fresh() -> Iterator[Kit]:
+    made = kit("TransformerBridge")
+    with torch.no_grad():
+        made.model(ids(1))
+    before = everything_on(made.model)
+    yield made
+    made.model.reset_hooks()
+    gc.collect()
+    assert everything_on(made.model) == before
+
+
+def leave(probe: Any) -> None:
+    """As at the end of a with block."""
+    probe.__exit__(None, None, None)
+
+
+# -- hooks that others take off ---------------------------------------------------------------------------------------
+
+
+def test_hooks_taken_off_are_noticed_within_one_pass_and_named(fresh: Kit) -> None:
+    with fresh.attach() as probe:
+        fresh.model(ids(5, 6))
+        fresh.model.reset_hooks(including_permanent=True)
+        with pytest.warns(MIProbeWarning, match=r"blocks\.0\.hook_resid_pre: its hook was taken off.*and 1 more.*reattach"):
+            fresh.model(ids(5, 7))
+        assert probe.status().points["hidden_states.0"].state == "its hook was taken off"
+        probe.reattach()
+        assert probe.status().points["hidden_states.0"].state == "attached"
+        fresh.model(ids(5, 8))
+    assert fresh.read(probe) == [6, 8]
+    assert probe.ledger.passes == {"counted": 2, "the probe's hooks were taken off": 1}
+
+
+def test_hooks_taken_off_are_noticed_at_the_end_even_without_a_pass(fresh: Kit) -> None:
+    probe = fresh.attach()
+    fresh.model(ids(5, 6))
+    fresh.model.reset_hooks(including_permanent=True)
+    with pytest.warns(MIProbeWarning, match="its hook was taken off"):
+        leave(probe)
+
+
+def test_a_replaced_hook_point_is_named(fresh: Kit) -> None:
+    with fresh.attach() as probe:
+        replace_point(fresh)
+        with pytest.warns(MIProbeWarning, match=r"blocks\.1\.hook_resid_pre: the hook point was replaced"):
+            fresh.model(ids(5, 6))
+    assert probe.tokens_seen == 0
+
+
+def test_every_hook_and_method_taken_off_is_noticed_at_the_end(fresh: Kit) -> None:
+    probe = fresh.attach()
+    fresh.model.reset_hooks(including_permanent=True)
+    del fresh.model.original_model.__dict__["forward"]
+    fresh.model(ids(5, 6))
+    with pytest.warns(MIProbeWarning, match="watch on this method was taken off"):
+        leave(probe)
+    assert probe.tokens_seen == 0
+
+
+def test_a_forward_method_put_back_is_noticed_at_once(fresh: Kit) -> None:
+    with fresh.attach() as probe:
+        del fresh.model.original_model.__dict__["forward"]
+        with pytest.warns(MIProbeWarning, match="watch on this method was taken off"):
+            fresh.model(ids(5, 6))
+        probe.reattach()
+        fresh.model(ids(5, 7))
+    assert fresh.read(probe) == [7]
+
+
+def test_a_probe_of_a_model_that_is_gone_cannot_be_put_on_again(fresh: Kit) -> None:
+    probe = kit("TransformerBridge").attach()
+    probe.detach()
+    gc.collect()
+    with pytest.raises(HookPointError, match="is gone"):
+        probe.reattach()
+
+
+@pytest.mark.parametrize("open_about_it", [True, False])
+def test_a_wrapper_of_someone_else_around_forward_stays_when_the_probe_leaves(fresh: Kit, open_about_it: bool) -> None:
+    inner, calls = fresh.model.original_model, []
+    with fresh.attach() as probe:
+        ours = inner.forward
+
+        def theirs(*args: Any, **kwargs: Any) -> Any:
+            calls.append(True)
+            return ours(*args, **kwargs)
+
+        inner.forward = functools.wraps(ours)(theirs) if open_about_it else theirs
+        fresh.model(ids(5, 6))
+    fresh.model(ids(5, 7))
+    assert (len(calls), fresh.read(probe)) == (2, [6])
+    with fresh.attach() as again:
+        fresh.model(ids(5, 8))
+    assert fresh.read(again) == [8]
+    del inner.__dict__["forward"]
+
+
+# -- leaving ----------------------------------------------------------------------------------------------------------
+
+
+def test_del_takes_every_hook_off_at_once(fresh: Kit) -> None:
+    before = everything_on(fresh.model)
+    probe = fresh.attach()
+    assert everything_on(fresh.model) != before
+    del probe
+    assert everything_on(fresh.model) == before
+
+
+def test_a_copy_of_the_model_has_methods_of_its_own(fresh: Kit) -> None:
+    with fresh.attach() as probe:
+        twin = copy.deepcopy(fresh.model)
+        fresh.model(ids(5, 6))
+        twin(ids(5, 7))
+    assert fresh.read(probe) == [6]
+    assert twin.generate.__self__ is twin
+    assert twin.original_model.forward.__self__ is twin.original_model
+    assert torch.equal(twin(ids(5, 6)), fresh.model(ids(5, 6)))
+
+
+def test_a_call_of_a_forward_method_taken_before_is_not_silently_lost(fresh: Kit) -> None:
+    inner = fresh.model.original_model
+    forward = inner.forward
+    with pytest.warns(MIProbeWarning, match="outside any forward pass"), fresh.attach() as probe:
+        forward(ids(5, 6))
+    assert probe.status().points["hidden_states.0"].fired_outside == 1
+
+
+# -- the books --------------------------------------------------------------------------------------------------------
+
+
+def test_every_token_that_went_in_is_in_the_books_once(fresh: Kit) -> None:
+    with fresh.attach() as probe:
+        fresh.model(TEXTS)
+        fed = fresh.model.to_tokens(TEXTS).numel()
+        fresh.model(ids(0, 5, 0, 6))
+        with probe.pause():
+            fresh.model(ids(5, 6, 7))
+        out = generated(fresh, PROMPTS[:1], stop_at_eos=False, use_past_kv_cache=False)
+        fed += 4 + 3 + sum(range(3, len(out[0])))
+        status = probe.status()
+    assert sum(status.tokens.values()) == fed
+    assert status.tokens["padding"] == fresh.model.to_tokens(TEXTS).numel() - len(OF_TEXTS) - len(TEXTS)
+    assert status.tokens["special tokens"] == 1
+    assert status.tokens["in forward passes that were not counted"] == 3
+    assert status.tokens["counted"] == probe.tokens_seen
+    assert status.passes == {"counted": 7, "the probe was paused": 1}
+    assert {point.fired for point in status.points.values()} == {8}
+    assert str(status).splitlines()[0] == f"{probe.tokens_seen} tokens counted at 4 hook points"
+    assert probe.status().points["hidden_states.0"].state == "detached"
+
+
+# -- unusual calls ----------------------------------------------------------------------------------------------------
+
+
+def test_a_pass_whose_tensors_stand_for_others_is_not_counted(fresh: Kit) -> None:
+    point = fresh.model.hook_dict["blocks.1.hook_in"]
+
+    def mapped(x: Any, hook: Any) -> None:
+        torch.vmap(point)(x)
+
+    with fresh.attach() as probe, pytest.warns(MIProbeWarning, match="vmap"):
+        fresh.model.run_with_hooks(ids(5, 6, 7), fwd_hooks=[("blocks.2.hook_in", mapped)])
+    assert probe.tokens_seen == 0
+
+
+def test_a_compiled_bridge_can_be_attached_to(fresh: Kit) -> None:
+    with torch.no_grad():
+        compiled = torch.compile(fresh.model, backend="eager")
+        with mi_probe.attach(compiled, DEFAULT) as probe:
+            compiled(ids(5, 6, 7))
+    assert fresh.read(probe) == [6, 7]
+
+
+def test_arguments_that_generate_refuses_are_refused_as_before(fresh: Kit) -> None:
+    with fresh.attach() as probe:
+        with pytest.raises(TypeError, match="positional arguments"):
+            fresh.model.original_model.generate(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, max_new_token=3)
+        with pytest.raises(TypeError, match="stopping_criteria must be"):
+            fresh.model.generate(PROMPTS, stopping_criteria=3, verbose=False)
+        fresh.model(ids(5, 6))
+    assert fresh.read(probe) == [6]
+
+
+def test_stop_strings_end_a_row(fresh: Kit) -> None:
+    says = [letters(text) for text in ("abcde", "axyde", "aabcd", "zzzzz")]
+
+    def speak(logits: Any, hook: Any) -> Any:
+        logits = torch.zeros_like(logits)
+        for row, text in enumerate(says):
+            logits[row, -1, text[min(len(steps), 4)]] = 1
+        steps.append(True)
+        return logits
+
+    steps: list[bool] = []
+    with fresh.attach(ALL_TOKENS) as probe, fresh.model.hooks(fwd_hooks=[("unembed.hook_out", speak)]):
+        out = generated(fresh, PROMPTS, stop_at_eos=False, stop_strings=["bc", "y"])
+    assert [row[3:6] for row in out] == [text[:3] for text in says]
+    rows = [says[0][:3], says[1][:3], says[2][:4], says[3]]
+    assert sorted(fresh.read(probe)) == of_steps(rows, PROMPTS)
+
+
+def test_beam_search_counts_what_each_beam_was_fed(fresh: Kit) -> None:
+    with fresh.attach(ALL_TOKENS) as probe:
+        fresh.model.original_model.generate(
+            PROMPTS[:1],
+            attention_mask=torch.ones(1, 3),
+            num_beams=3,
+            min_new_tokens=4,
+            max_new_tokens=4,
+            do_sample=False,
+            pad_token_id=0,
+        )
+    assert probe.tokens_seen == 3 * 2 + 3 * 3  # the prompt is repeated for each beam; the last tokens are never fed
+
+
+def test_a_stream_of_tokens_that_is_given_up_leaves_nothing_behind(fresh: Kit) -> None:
+    with fresh.attach(ALL_TOKENS) as probe:
+        stream = fresh.model.generate_stream(PROMPTS[:1], max_new_tokens=9, verbose=False, stop_at_eos=False, do_sample=False)
+        next(stream)
+        stream.close()
+        before = probe.tokens_seen
+        fresh.model(ids(5, 6))
+        fresh.model(ids(5, 6, 7))  # no repetition of a text that a generation has seen
+    assert fresh.read(probe)[before:] == [6, 6, 7]
+
+
+def test_a_visit_is_a_whole_number_and_when_is_before_or_after() -> None:
+    assert Probe.from_toml(Probe(when="after", visit=0).to_toml()) == Probe(when="after", visit=0)
+    for wrong in ({"visit": -2}, {"visit": "last"}, {"when": "aftr"}):
+        with pytest.raises(mi_probe.errors.ProbeError, match=next(iter(wrong))):
+            Probe(**wrong)  # type: ignore[arg-type]
+
+
+def test_values_of_every_hook_point_are_those_of_a_cache(fresh: Kit) -> None:
+    tokens = ids(5, 6, 7, 8)
+    with fresh.attach() as probe:
+        _, cache = fresh.model.run_with_cache(tokens)
+    for key, name in probe.points.items():
+        np.testing.assert_array_equal(probe.streams[key].rows(), cache[name][0, 1:])
