@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 import mi_probe
 
 from .conftest import make_tiny_gpt2
+from .versions.behaviours import BEHAVIOURS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -194,8 +196,8 @@ def test_an_installed_wheel_runs_a_recipe_from_a_foreign_folder(wheel: Path, tmp
 # -- README -----------------------------------------------------------------------------------------------------------
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
 
 
 @pytest.fixture
@@ -237,6 +239,41 @@ def test_every_python_block_of_the_readme_runs_and_prints_what_it_says(
     claims = re.findall(r"This prints `(.*?)`", (ROOT / "README.md").read_text())
     assert claims
     assert all(claim in printed for claim in claims)
+
+
+@pytest.mark.parametrize("k", range(len(blocks("python", "docs/hooks.md"))))
+def test_every_python_block_about_hooks_runs(workplace: Path, k: int) -> None:
+    assert workplace.is_dir()
+    code = blocks("python", "docs/hooks.md")[k]
+    if "nnsight" in code:
+        pytest.importorskip("nnsight")
+    exec(compile(code, "docs/hooks.md", "exec"), {})
+
+
+def test_the_table_about_hooks_lists_every_behaviour_of_this_version_and_all_counts_are_equal() -> None:
+    table = (ROOT / "docs" / "hooks.md").read_text().partition("<!-- table: begin -->")[2]
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in table.splitlines() if line.startswith("| ")}
+    heads = rows["what happens"]
+    assert f"bridge {version('transformer-lens')}" in heads
+    assert {name for name in rows if "**" not in name} == {"what happens", *BEHAVIOURS}
+    for name in BEHAVIOURS:
+        cells = [cell.strip() for cell in rows[name].strip("| ").split(" | ")[1:]]
+        assert len(cells) == heads.count("|") - 2
+        for cell in cells:
+            counted, _, expected = cell.partition(" / ")
+            assert cell == "–" or counted == expected, (name, cell)
+
+
+def test_every_version_in_the_table_is_in_the_range_and_its_ends_are_in_the_table() -> None:
+    from packaging.specifiers import SpecifierSet
+
+    table = (ROOT / "docs" / "hooks.md").read_text().partition("<!-- table: begin -->")[2]
+    versions = re.findall(r"(?:HT|bridge) ([\d.]+)", table)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (wanted,) = [d for d in project["dependencies"] if d.startswith("transformer-lens")]
+    specifiers = SpecifierSet(wanted.removeprefix("transformer-lens"))
+    assert all(specifiers.contains(v) for v in versions)
+    assert any(f">={v}" in wanted for v in versions)
 
 
 def test_every_figure_of_the_readme_is_there() -> None:
