@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import functools
 import gc
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ import mi_probe
 from mi_probe import Probe
 from mi_probe.errors import HookPointError, MIProbeWarning
 
+from .conftest import save_byte_tokenizer
 from .versions.behaviours import OF_TEXTS, PROMPTS, TEXTS, generated, ids, letters, of_steps, replace_point
 from .versions.kits import DEFAULT, Kit, kit
 from .versions.test_machine import everything_on
@@ -264,3 +267,28 @@ def test_values_of_every_hook_point_are_those_of_a_cache(fresh: Kit) -> None:
         _, cache = fresh.model.run_with_cache(tokens)
     for key, name in probe.points.items():
         np.testing.assert_array_equal(probe.streams[key].rows(), cache[name][0, 1:])
+
+
+@pytest.mark.parametrize("visit", [None, -1, 0, 2])
+def test_a_looped_model_counts_each_token_once_and_any_visit_can_be_chosen(visit: int | None, tmp_path: Path) -> None:
+    import transformers
+    from transformer_lens.model_bridge import TransformerBridge
+
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
+    torch.manual_seed(0)
+    config = transformers.HrmTextConfig(vocab_size=257, intermediate_size=32, max_position_embeddings=32, **small)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    save_byte_tokenizer(tmp_path)
+    model = TransformerBridge.boot_transformers(str(tmp_path), device="cpu")
+    model.eval()
+    tokens, seen = ids(5, 6, 7), []
+    model.run_with_hooks(tokens, fwd_hooks=[("L_blocks.0.hook_out", lambda x, hook: seen.append(x[0, 1:].detach().numpy()))])
+    assert len(seen) == 6
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with mi_probe.attach(model, replace(DEFAULT, hooks="L_blocks.0.hook_out", visit=visit)) as probe:
+            model(tokens)
+    assert probe.tokens_seen == 2
+    np.testing.assert_array_equal(probe.streams["L_blocks.0.hook_out"].rows(), seen[-1 if visit is None else visit])
+    warned = [w for w in said if "fires several times in a forward pass, with different values" in str(w.message)]
+    assert len(warned) == (visit is None)

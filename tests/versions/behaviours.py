@@ -578,9 +578,10 @@ def _(kit: Kit) -> Counted:
             x = out[0] if isinstance(out, tuple) else out
         return out
 
-    block.forward = looped
+    block.__dict__["forward"] = looped  # a bridge hands plain attributes on to the block inside
+    no_cache = {"use_cache": False} if is_bridge(kit) else {}  # a block that runs again would find its own keys in it
     with quietly(), kit.attach() as probe:
-        kit.model(ids(5, 6, 7))
+        kit.model(ids(5, 6, 7), **no_cache)
     assert probe.status().points["hidden_states.1"].fired == 3
     return kit.read(probe), [6, 7]
 
