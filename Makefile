@@ -16,9 +16,11 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
 
-test-versions: $(STAMP) $(VERSIONS:%=$(VENV)-%/.installed)
-	for version in $(VERSIONS); do $(VENV)-$$version/bin/python -m pytest -q tests/versions || exit 1; done
+test-versions: $(STAMP) $(VERSIONS:%=test-version-%)
 	$(BIN)/python -m pytest -q tests/versions
+
+test-version-%: $(VENV)-%/.installed
+	$(VENV)-$*/bin/python -m pytest -q tests/versions
 
 table: $(STAMP) $(TABLE_VERSIONS:%=$(VENV)-%/.installed)
 	for version in $(TABLE_VERSIONS); do $(VENV)-$$version/bin/python tools/hook_table.py run || exit 1; done
@@ -39,6 +41,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
+.PRECIOUS: $(VENV)-%/.installed
 $(VENV)-%/.installed: pyproject.toml constraints/transformer-lens-%.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install -q --disable-pip-version-check -c constraints/transformer-lens-$*.txt -e . pytest hypothesis

@@ -17,7 +17,7 @@ import numpy as np
 from mi_probe.binning import Binning
 from mi_probe.counts import JointCounts
 from mi_probe.errors import HookPointError, MIProbeWarning, nearest
-from mi_probe.hooks.facts import describe_model, is_training
+from mi_probe.hooks.facts import describe_model, has_dropout
 from mi_probe.hooks.names import HookedModel, require_model, resolve, site_of
 from mi_probe.hooks.passes import Pass, Watch, compile_anew, is_plain
 from mi_probe.hooks.sites import Hook
@@ -78,9 +78,9 @@ class AttachedProbe(ProbeState):
         self._commit = threading.Lock()
         self._paused = False
         self._warned: set[str] = set()
-        if is_training(model):
+        if has_dropout(model):
             warnings.warn(
-                "the model is in training mode: dropout changes its activations; call model.eval() first.",
+                "the model is in training mode: its dropout changes activations; call model.eval() first.",
                 MIProbeWarning,
                 stacklevel=3,
             )

@@ -7,7 +7,7 @@ from typing import Any
 
 from mi_probe.hooks.names import HookedModel, inner_of
 
-__all__ = ["describe_model", "is_training"]
+__all__ = ["describe_model", "has_dropout"]
 
 _looked_up: weakref.WeakKeyDictionary[Any, tuple[Any, tuple[bool, bool]]] = weakref.WeakKeyDictionary()
 
@@ -66,7 +66,11 @@ def _is_centred(embedding: Any) -> bool:
     return bool(rows.mean(dim=-1).abs().max() <= 1e-3 * rows.abs().mean(dim=-1).max())  # bfloat16 has three digits
 
 
-def is_training(model: HookedModel) -> bool:
-    """Whether dropout may be on. HookedTransformer has none in any mode."""
+def has_dropout(model: HookedModel) -> bool:
+    """Whether dropout is on: training mode, in a model that has any. HookedTransformer has none."""
     inner = inner_of(model)
-    return inner is not None and bool(getattr(inner, "training", False))
+    if inner is None or not getattr(inner, "training", False):
+        return False
+    modules = any(float(getattr(m, "p", 0)) > 0 for m in inner.modules() if "Dropout" in type(m).__name__)
+    config = getattr(getattr(inner, "config", None), "__dict__", {})
+    return modules or any("drop" in name and isinstance(rate, float) and rate > 0 for name, rate in config.items())

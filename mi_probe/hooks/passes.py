@@ -352,7 +352,8 @@ class Watch:
             run.problem = "its tensors stand for others (vmap, jvp, fake tensors)"
             return
         tokens = tokens[None] if tokens.ndim == 1 else tokens
-        mask, past = run.arguments.get("attention_mask"), run.past
+        given = run.arguments
+        mask, past = given.get("attention_mask", given.get("one_zero_attention_mask")), run.past  # the latter: HookedEncoder's
         if mask is not None and getattr(mask, "ndim", None) != 2:
             run.problem = "its attention mask is not (batch, position): which tokens are padding cannot be told"
             return

@@ -61,3 +61,33 @@ def test_processing_midway_is_refused_with_what_changed(fresh: Kit) -> None:
             fresh.model(torch.tensor([[5, 7]]))
     assert probe.tokens_seen == 1
     assert probe.ledger.passes == {"counted": 1, "the model's weights were processed after the probe was attached": 1}
+
+
+def test_a_model_made_by_transformer_lens_alone_is_counted() -> None:
+    bridge = pytest.importorskip("transformer_lens.model_bridge")
+    if not hasattr(bridge.TransformerBridge, "boot_native"):
+        pytest.skip("this TransformerLens has no boot_native")
+    from transformer_lens.config import TransformerBridgeConfig
+
+    small = {"n_layers": 2, "d_model": 16, "n_ctx": 32, "d_head": 4, "n_heads": 4, "d_mlp": 32, "d_vocab": 50}
+    model = bridge.TransformerBridge.boot_native(TransformerBridgeConfig(**small, act_fn="gelu", normalization_type="LN"))
+    with mi_probe.attach(model) as probe:  # in training mode, but without dropout: no warning
+        model(torch.tensor([[5, 6, 7]]))
+        model.run_with_cache(torch.tensor([[5, 6, 7]]))
+    assert probe.tokens_seen == 4
+    assert len(probe.streams) == 3
+
+
+def test_the_mask_of_a_hooked_encoder_is_seen() -> None:
+    if "HookedTransformer" not in MAKERS:
+        pytest.skip("this TransformerLens has no HookedEncoder")
+    import transformer_lens as lens
+
+    small = {"n_layers": 2, "d_model": 16, "n_ctx": 32, "d_head": 4, "n_heads": 4, "d_vocab": 50, "device": "cpu"}
+    config = lens.HookedTransformerConfig(**small, act_fn="gelu", normalization_type="LN", attention_dir="bidirectional")
+    model = lens.HookedEncoder(config)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    with mi_probe.attach(model) as probe:
+        model(torch.tensor([[5, 6, 7], [8, 9, 9]]), one_zero_attention_mask=mask)
+    assert list(probe.points.values()) == ["blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"]
+    assert probe.tokens_seen == 3
