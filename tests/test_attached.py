@@ -7,6 +7,7 @@ import functools
 import gc
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,17 @@ def test_a_call_of_a_forward_method_taken_before_is_not_silently_lost(fresh: Kit
     with pytest.warns(MIProbeWarning, match="outside any forward pass"), fresh.attach() as probe:
         forward(ids(5, 6))
     assert probe.status().points["hidden_states.0"].fired_outside == 1
+
+
+def test_a_pass_that_ctrl_c_ended_is_over(fresh: Kit) -> None:
+    def interrupt(x: Any, hook: Any) -> None:
+        raise KeyboardInterrupt
+
+    with fresh.attach() as probe, pytest.warns(MIProbeWarning, match="ended early"):
+        with suppress(KeyboardInterrupt):
+            fresh.model.run_with_hooks(ids(5, 6), fwd_hooks=[("blocks.1.hook_resid_post", interrupt)])
+        fresh.model.hook_dict["blocks.2.hook_resid_pre"](torch.zeros(1, 2, 16))
+        assert probe.status().points["hidden_states.2"].fired_outside == 1
 
 
 # -- the books --------------------------------------------------------------------------------------------------------
