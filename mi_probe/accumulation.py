@@ -34,7 +34,7 @@ def accumulate(
 
     Parameters
     ----------
-    model : TransformerBridge
+    model : TransformerBridge or HookedTransformer
     texts : strings or `mi_probe.corpus.Document`
     probe : Probe, str or path
     edges : mapping of hook point -> Binning, optional
@@ -91,7 +91,7 @@ def sample_activations(
 
     Parameters
     ----------
-    model : TransformerBridge
+    model : TransformerBridge or HookedTransformer
     texts : strings or `mi_probe.corpus.Document`
     point : str
         A hook point as results name it, such as ``"hidden_states.3"``.

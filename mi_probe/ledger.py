@@ -11,6 +11,18 @@ __all__ = ["COUNTED", "UNCOUNTED_PASS", "Ledger", "PointStatus", "Status"]
 COUNTED = "counted"
 UNCOUNTED_PASS = "in forward passes that were not counted"
 
+# Why a forward pass was not counted.
+PAUSED = "the probe was paused"
+CHANGED = "the model's weights were processed after the probe was attached"
+RAISED = "an error ended it"
+STOPPED = "stop_at_layer came before the last hook point of the probe"
+NO_TOKENS = "no token ids (start_at_layer, or embeddings as input)"
+UNREADABLE_MASK = "its attention mask does not tell what is padding"
+STAND_INS = "it ran under vmap, jvp or fake tensors"
+HOOKS_GONE = "the probe's hooks were taken off"
+SILENT = "a hook point of the probe did not fire"
+TOO_FEW_VISITS = "a hook point fired less often than Probe(visit=...) asks for"
+
 
 @dataclass
 class Ledger:
@@ -34,20 +46,16 @@ class Ledger:
     passes: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
 
-    def uncounted(self, reason: str, tokens: int) -> None:
+    def enter_uncounted(self, reason: str, tokens: int) -> None:
         """Enter a forward pass that was not counted."""
         self.passes[reason] += 1
         self.tokens[UNCOUNTED_PASS] += tokens
 
-    def counted(self, n: int, left_out: dict[str, int]) -> None:
+    def enter_counted(self, n: int, left_out: dict[str, int]) -> None:
         """Enter a forward pass that was counted, with the tokens of it that were left out."""
         self.passes[COUNTED] += 1
         self.tokens[COUNTED] += n
         self.tokens.update(left_out)
-
-    def copy(self) -> Ledger:
-        """An independent copy."""
-        return Ledger(Counter(self.passes), Counter(self.tokens))
 
     def __iadd__(self, other: Ledger) -> Ledger:
         self.passes.update(other.passes)
@@ -115,17 +123,26 @@ class Status:
 
     def __str__(self) -> str:
         lines = [f"{self.tokens_seen:,} tokens counted at {len(self.points)} hook points"]
-        for title, counts in (("forward passes", self.passes), ("tokens in them", self.tokens)):
+        per_point = [point.left_out for point in self.points.values()]
+        same_everywhere = bool(per_point) and all(left_out == per_point[0] for left_out in per_point)
+        books = {"forward passes": self.passes, "tokens in them": self.tokens}
+        if same_everywhere:
+            books["left out at each hook point"] = per_point[0]
+        for title, counts in books.items():
             rows = sorted(counts.items(), key=lambda item: (item[0] != COUNTED, -item[1]))
             lines += [f"  {title}"] * bool(rows)
-            lines += [f"    {n:>12,}  {'counted' if what == COUNTED else 'left out: ' + what}" for what, n in rows]
+            lines += [f"    {n:>12,}  {what if what == COUNTED else 'left out: ' + what}" for what, n in rows]
         if self.points:
-            width = max(len(name) for name in self.points)
-            lines.append(f"  {'hook point':{width}}  {'counted':>10}  {'missing':>8}  {'fired':>8}  state")
+            width = max(len("hook point"), *map(len, self.points))
+            place = max(len("in the model"), *(len(point.hook_name) for point in self.points.values()))
+            lines.append(
+                f"  {'hook point':{width}}  {'in the model':{place}}  {'counted':>10}  {'missing':>8}  {'fired':>8}  state"
+            )
             for name, point in self.points.items():
                 outside = f" (and {point.fired_outside:,} times outside a forward pass)" if point.fired_outside else ""
-                where = f" at {point.hook_name}" if point.hook_name not in ("", name) else ""
-                numbers = f"{point.counted:>10,}  {point.missing:>8,}  {point.fired:>8,}"
-                lines.append(f"  {name:{width}}  {numbers}  {point.state}{where}{outside}")
-                lines += [f"    {n:>12,}  left out: {why}" for why, n in point.left_out.items()]
+                fired = f"{point.fired:>8,}" if point.hook_name else f"{'-':>8}"
+                numbers = f"{point.counted:>10,}  {point.missing:>8,}  {fired}"
+                lines.append(f"  {name:{width}}  {point.hook_name or '-':{place}}  {numbers}  {point.state}{outside}")
+                if not same_everywhere:
+                    lines += [f"    {n:>12,}  left out: {why}" for why, n in point.left_out.items()]
         return "\n".join(lines)

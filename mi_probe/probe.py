@@ -19,7 +19,7 @@ CORPUS_BINS = 8
 """What ``bins = "auto"`` means once `calibration_tokens` rows have been seen: a stream that goes on, with tables of 64 cells."""
 
 NAMED_SETS: dict[str, str] = {
-    "hidden_states": "what Hugging Face's output_hidden_states returns: before each block, and after the final layer norm",
+    "hidden_states": "what Hugging Face's output_hidden_states returns: before each block, then after the final norm, if any",
     "resid_pre": "the residual stream before each block",
     "resid_mid": "the residual stream between attention and MLP of each block",
     "resid_post": "the residual stream after each block",

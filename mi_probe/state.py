@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
 import warnings
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +23,7 @@ from mi_probe.estimators import Correction
 from mi_probe.ledger import Ledger, PointStatus, Status
 from mi_probe.probe import CORPUS_BINS, Probe
 from mi_probe.result import MIResult, from_counts
-from mi_probe.tokens import Choice, choose, real_tokens
+from mi_probe.tokens import PADDING, Choice, choose, real_tokens
 
 __all__ = ["SAME_MODEL", "PointStream", "ProbeState"]
 
@@ -36,9 +39,27 @@ SAME_MODEL = (
 )
 """What must be equal for counts to add up; the name is a label."""
 
-_SAME_TOKENS = ("skip_first", "skip_special", "when", "visit")
+_SAME_VALUES = ("skip_first", "skip_special", "when", "visit")
 
 Rows = NDArray[np.floating]
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _at_one_moment(method: Callable[Concatenate[ProbeState, _P], _R]) -> Callable[Concatenate[ProbeState, _P], _R]:
+    """Hold the locks of the states involved: a forward pass in another thread is counted before or after, not meanwhile."""
+
+    @functools.wraps(method)
+    def whole(self: ProbeState, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        states = {id(state): state for state in (self, *args) if isinstance(state, ProbeState)}
+        with ExitStack() as stack:
+            for key in sorted(states):  # in one order, so that two merges do not wait for each other
+                stack.enter_context(states[key]._lock)
+            return method(self, *args, **kwargs)
+
+    return whole
 
 
 class PointStream:
@@ -170,6 +191,14 @@ class ProbeState:
     ledger: Ledger = field(default_factory=Ledger)
     left_out: dict[str, Counter[str]] = field(default_factory=dict)
     _torn: bool = field(default=False, init=False)
+    _origin: str = field(default="fed by update", init=False)
+    _lock: Any = field(default_factory=threading.RLock, init=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}  # a lock cannot be copied
+
+    def __setstate__(self, values: dict[str, Any]) -> None:
+        self.__dict__.update(values, _lock=threading.RLock())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.streams)} hook points, {self.tokens_seen:,} tokens seen)"
@@ -181,13 +210,18 @@ class ProbeState:
 
     @property
     def counts(self) -> dict[str, JointCounts]:
-        """Counts by hook point, as they go on (``.copy()`` keeps a moment); points without a row or edges are left out."""
-        return {name: stream.read()[1] for name, stream in self._started().items()}
+        """Counts by hook point, as they go on (``.copy()`` keeps a moment); points without a row or edges are left out.
+
+        While forward passes run in other threads, read `status`, `estimate` or a saved file, which see whole passes only.
+        """
+        with self._lock:
+            return {name: stream.read()[1] for name, stream in self._started().items()}
 
     @property
     def binnings(self) -> dict[str, Binning]:
         """Edges by hook point; points without a row or edges are left out."""
-        return {name: stream.read()[0] for name, stream in self._started().items()}
+        with self._lock:
+            return {name: stream.read()[0] for name, stream in self._started().items()}
 
     def _started(self) -> dict[str, PointStream]:
         if self._torn:
@@ -206,11 +240,11 @@ class ProbeState:
             Any name; the same name adds to the same counts.
         activations : array, shape (rows, variables) or (batch, position, variables)
             NumPy array or torch tensor.
-        mask : array, shape (rows,) or (batch, position), bool, optional
-            The attention mask, or any choice of rows: those that are zero are left out. All count by default.
+        mask : array, shape (rows,) or (batch, position), of 0 and 1, optional
+            The attention mask: rows where it is zero are padding, and left out. All count by default.
         tokens : array, shape (rows,) or (batch, position), int, optional
-            Token ids. With them the probe's own rules hold: its first positions and the special tokens are left out. One
-            dimension is one text.
+            Token ids. With them the probe's own rules hold: its first positions and the special tokens are left out; positions
+            are counted from the first that is not padding. One dimension is one text.
 
         Raises
         ------
@@ -227,28 +261,36 @@ class ProbeState:
         """
         values: Any = activations if hasattr(activations, "reshape") else np.asarray(activations)
         shape = tuple(values.shape)
-        if len(shape) not in (2, 3):
+        if len(shape) not in (2, 3) or not shape[-1]:
             raise InputError(
-                f"activations of '{point}' must be (rows, variables) or (batch, position, variables); got shape {shape}."
+                f"activations of '{point}' must be (rows, variables) or (batch, position, variables), with at least one "
+                f"variable; got shape {shape}."
             )
         rows = as_samples(values.reshape(-1, shape[-1]))
-        keep = None if mask is None else _fitting(mask, shape[:-1], "bui", f"the mask of '{point}' must be boolean")
+        keep = None if mask is None else _fitting(mask, shape[:-1], f"the mask of '{point}'")
+        if keep is not None and not np.isin(keep, (0, 1)).all():
+            raise InputError(
+                f"the mask of '{point}' must hold True and False, or 1 and 0; got values such as {float(keep.max())}."
+            )
         left_out: dict[str, int] = {}
         if tokens is not None:
-            ids = _fitting(tokens, shape[:-1], "ui", f"the tokens of '{point}' must be whole numbers")
+            ids = _fitting(tokens, shape[:-1], f"the tokens of '{point}'")
+            if ids.dtype.kind not in "ui":
+                raise InputError(f"the tokens of '{point}' must be whole numbers; got {ids.dtype}.")
             choice = self._choose(ids, keep)
             rows = rows if choice.index is None else rows[choice.index.numpy()]
             left_out = choice.left_out
         elif keep is not None:
             chosen = keep.reshape(-1).astype(bool)
-            left_out = {"masked": len(rows) - int(chosen.sum())}
+            left_out = {PADDING: len(rows) - int(chosen.sum())}
             rows = rows[chosen]
-        stream = self.streams.get(point) or PointStream(self.probe)
-        prepared = stream.prepare(rows)
-        stream.commit(prepared, stream.completed_by(prepared))
-        self.streams[point] = stream
-        if any(left_out.values()):
-            self.left_out.setdefault(point, Counter()).update(left_out)
+        with self._lock:
+            stream = self.streams.get(point) or PointStream(self.probe)
+            prepared = stream.prepare(rows)
+            stream.commit(prepared, stream.completed_by(prepared))
+            self.streams[point] = stream
+            if any(left_out.values()):
+                self.left_out.setdefault(point, Counter()).update(left_out)
 
     def _choose(self, ids: NDArray[Any], keep: NDArray[Any] | None) -> Choice:
         import torch
@@ -263,6 +305,7 @@ class ProbeState:
         real = real_tokens(given, mask, torch.ones(len(given), 0, dtype=torch.bool), None)
         return choose(given, real, self.probe, self.special_tokens or ())
 
+    @_at_one_moment
     def status(self) -> Status:
         """What was counted, what was left out and why, and how each hook point fares; ``print`` it."""
         points = {name: self._point_status(name) for name in self.streams}
@@ -270,8 +313,10 @@ class ProbeState:
         return Status(self.tokens_seen, books["passes"], books["tokens"], points)
 
     def _point_status(self, name: str) -> PointStatus:
-        return PointStatus("", self.streams[name].n, self.streams[name].missing, dict(self.left_out.get(name, {})))
+        left_out = dict(self.left_out.get(name, {}))
+        return PointStatus("", self.streams[name].n, self.streams[name].missing, left_out, state=self._origin)
 
+    @_at_one_moment
     def estimate(self, *, correction: Correction = "adjusted") -> MIResult:
         """Mutual information of every pair at every hook point, as of now.
 
@@ -309,6 +354,7 @@ class ProbeState:
         about = {"probe": self.probe.to_toml(), "model": dict(self.model), "tokens_seen": self.tokens_seen}
         return MIResult(points, about)
 
+    @_at_one_moment
     def __iadd__(self, other: ProbeState) -> ProbeState:
         """Add what another state has counted with the same edges; everything is checked before anything changes.
 
@@ -319,10 +365,11 @@ class ProbeState:
         """
         theirs, mine = other._started(), self._started()
         if not theirs:
+            self.ledger += other.ledger
             return self
-        for fact in _SAME_TOKENS:
+        for fact in _SAME_VALUES:
             one, two = getattr(self.probe, fact), getattr(other.probe, fact)
-            if one != two:
+            if one != two and {one, two} != {None, -1}:  # the last visit, with a warning or without
                 raise MergeError(f"the probes count different tokens or values: {fact} is {one} against {two}.")
         for fact in SAME_MODEL:
             one, two = self.model.get(fact), other.model.get(fact)
@@ -357,6 +404,7 @@ class ProbeState:
         self._torn = False
         return self
 
+    @_at_one_moment
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write edges and counts as a safetensors file with a JSON header (schema ``state/1``).
 
@@ -382,6 +430,7 @@ class ProbeState:
             "probe": self.probe.to_toml(),
             "model": self.model,
             "tokens_seen": self.tokens_seen,
+            "special_tokens": None if self.special_tokens is None else sorted(self.special_tokens),
             "ledger": self.ledger.to_dict(),
             "points": points,
         }
@@ -399,7 +448,9 @@ class ProbeState:
         header, arrays = store.read(path, "state", _VERSION)
         try:
             probe = Probe.from_toml(header["probe"], where=str(path))
-            state = ProbeState(probe, header["model"], ledger=Ledger.from_dict(header.get("ledger", {})))
+            state = ProbeState(probe, header["model"], special_tokens=header.get("special_tokens"))
+            state.ledger = Ledger.from_dict(header.get("ledger", {}))
+            state._origin = "loaded from a file"
             for k, facts in enumerate(header["points"]):
                 stream = PointStream(probe)
                 if "method" in facts:
@@ -418,9 +469,9 @@ class ProbeState:
         return state
 
 
-def _fitting(values: ArrayLike, shape: tuple[int, ...], kinds: str, what: str) -> NDArray[Any]:
+def _fitting(values: ArrayLike, shape: tuple[int, ...], what: str) -> NDArray[Any]:
     given: Any = values
     array = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
-    if array.shape != shape or array.dtype.kind not in kinds:
-        raise InputError(f"{what}, of shape {shape}; got {array.dtype} of shape {array.shape}.")
+    if array.shape != shape:
+        raise InputError(f"{what} must have shape {shape}; got {array.shape}.")
     return array

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["FINISHED", "FIRST", "PADDING", "REPEATED", "SPECIAL", "Choice", "choose", "real_tokens"]
 
 PADDING = "padding"
-REPEATED = "counted before in the same generation"
-FINISHED = "of finished rows in generation"
+REPEATED = "fed before in the same generation"
+FINISHED = "of rows that had ended, in generation"
 FIRST = "first positions"
 SPECIAL = "special tokens"
 
@@ -122,6 +122,10 @@ def choose(
         The tokenizer's special tokens.
     repeated, finished : tensor, shape (batch, position), bool, optional
         Tokens that a generation feeds again, and those behind the end of a row.
+
+    Returns
+    -------
+    Choice
     """
     import torch
 

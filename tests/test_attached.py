@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import functools
 import gc
+import threading
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +23,7 @@ from mi_probe import Probe
 from mi_probe.errors import HookPointError, MIProbeWarning
 
 from .conftest import save_byte_tokenizer
-from .versions.behaviours import OF_TEXTS, PROMPTS, TEXTS, generated, ids, letters, of_steps, replace_point
+from .versions.behaviours import OF_TEXTS, PROMPTS, TEXTS, fail, generated, ids, letters, of_steps, replace_point
 from .versions.kits import DEFAULT, Kit, kit
 from .versions.test_machine import everything_on
 
@@ -156,15 +158,82 @@ def test_a_call_of_a_forward_method_taken_before_is_not_silently_lost(fresh: Kit
     assert probe.status().points["hidden_states.0"].fired_outside == 1
 
 
-def test_a_pass_that_ctrl_c_ended_is_over(fresh: Kit) -> None:
-    def interrupt(x: Any, hook: Any) -> None:
-        raise KeyboardInterrupt
+def test_a_pass_that_ctrl_c_ended_is_over_and_ctrl_c_arrives_as_it_was(fresh: Kit) -> None:
+    pressed = KeyboardInterrupt()
 
-    with fresh.attach() as probe, pytest.warns(MIProbeWarning, match="ended early"):
-        with suppress(KeyboardInterrupt):
+    def interrupt(x: Any, hook: Any) -> None:
+        raise pressed
+
+    with fresh.attach() as probe:
+        with pytest.raises(KeyboardInterrupt) as arrived:
             fresh.model.run_with_hooks(ids(5, 6), fwd_hooks=[("blocks.1.hook_resid_post", interrupt)])
+        assert arrived.value is pressed
+        assert arrived.value.__notes__ == ["mi_probe: none of the tokens of this forward pass was counted."]
         fresh.model.hook_dict["blocks.2.hook_resid_pre"](torch.zeros(1, 2, 16))
         assert probe.status().points["hidden_states.2"].fired_outside == 1
+        fresh.model(ids(5, 7))
+    assert probe.ledger.passes == {"an error ended it": 1, "counted": 1}
+
+
+def test_a_probe_that_saw_nothing_but_errors_says_so(fresh: Kit) -> None:
+    probe = fresh.attach()
+    with suppress(RuntimeError):
+        fresh.model.run_with_hooks(ids(5, 6), fwd_hooks=[("blocks.1.hook_resid_post", fail)])
+    with pytest.warns(MIProbeWarning, match=r"no token was counted at .*and 1 more.*1 x an error ended it"):
+        leave(probe)
+
+
+def test_a_text_too_short_to_count_is_said_with_the_reason(fresh: Kit) -> None:
+    probe = fresh.attach()
+    fresh.model(ids(5))
+    with pytest.warns(MIProbeWarning, match="tokens were left out .1 x first positions"):
+        leave(probe)
+
+
+def test_every_probe_warns_for_itself_at_the_line_of_the_user(fresh: Kit) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")  # Python's own filter shows a line once
+        for _ in range(3):
+            with fresh.attach():
+                fresh.model(ids(5, 6), stop_at_layer=1)
+    assert [w.filename for w in said] == [__file__] * 3
+    assert all("stop_at_layer" in str(w.message) for w in said)
+
+
+def test_pauses_that_overlap_end_with_the_last(fresh: Kit) -> None:
+    with fresh.attach() as probe:
+        one, two = probe.pause(), probe.pause()
+        one.__enter__()
+        two.__enter__()
+        one.__exit__(None, None, None)
+        fresh.model(ids(5, 6))
+        two.__exit__(None, None, None)
+        fresh.model(ids(5, 7))
+    assert fresh.read(probe) == [7]
+
+
+def test_a_state_read_while_other_threads_count_is_always_whole(fresh: Kit) -> None:
+    stop = threading.Event()
+    wrong: list[Any] = []
+
+    def watch(probe: Any) -> None:
+        while not stop.is_set():
+            status = probe.status()
+            if len({point.counted for point in status.points.values()} | {status.tokens.get("counted", 0)}) != 1:
+                wrong.append(status)
+            _ = probe.binnings
+
+    with torch.no_grad(), fresh.attach(Probe(bins=3, calibration_tokens=20)) as probe, ThreadPoolExecutor(4) as pool:
+        reader = pool.submit(watch, probe)
+        runs = [pool.submit(torch.no_grad()(fresh.model), ids(*range(5, 15))) for _ in range(150)]
+        for run in runs:
+            run.result()
+        stop.set()
+        reader.result()
+    assert not wrong
+    assert probe.tokens_seen == 150 * 9
+    for counts in probe.counts.values():
+        assert (counts.margins.sum(axis=1) + counts.missing == 150 * 9).all()
 
 
 # -- the books --------------------------------------------------------------------------------------------------------
@@ -239,6 +308,69 @@ def test_stop_strings_end_a_row(fresh: Kit) -> None:
     assert [row[3:6] for row in out] == [text[:3] for text in says]
     rows = [says[0][:3], says[1][:3], says[2][:4], says[3]]
     assert sorted(fresh.read(probe)) == of_steps(rows, PROMPTS)
+
+
+@pytest.mark.parametrize("criterion", ["MaxLengthCriteria", "EosTokenCriteria", "own"])
+def test_stopping_criteria_decide_as_without_a_probe(fresh: Kit, criterion: str) -> None:
+    import transformers
+
+    inner = fresh.model.original_model
+    made = {
+        "MaxLengthCriteria": lambda: transformers.MaxLengthCriteria(20),
+        "EosTokenCriteria": lambda: transformers.EosTokenCriteria(generated(fresh, PROMPTS, stop_at_eos=False)[0][5]),
+        "own": lambda: OwnCriterion(),
+    }[criterion]
+    wanted = {"attention_mask": torch.ones_like(PROMPTS), "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    before = inner.generate(PROMPTS, stopping_criteria=[made()], **wanted)
+    with fresh.attach(ALL_TOKENS):
+        after = inner.generate(PROMPTS, stopping_criteria=[made()], **wanted)
+    assert torch.equal(before, after)
+
+
+class OwnCriterion:
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        return torch.full((len(input_ids),), input_ids.shape[1] >= 9)
+
+
+@pytest.mark.parametrize("token", [np.int64(3), torch.tensor(3), [3, 4], torch.tensor([3, 4])])
+def test_stop_tokens_may_come_in_any_type(fresh: Kit, token: Any) -> None:
+    with fresh.attach(ALL_TOKENS) as probe:
+        fresh.model.original_model.generate(
+            PROMPTS, attention_mask=torch.ones_like(PROMPTS), max_new_tokens=2, eos_token_id=token, pad_token_id=0
+        )
+    assert probe.tokens_seen >= 8
+
+
+def test_a_static_cache_counts_as_any_other(fresh: Kit) -> None:
+    wanted = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    mask = torch.tensor([[0, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 1]])
+    counted = []
+    for cache in (None, "static"):
+        with fresh.attach(ALL_TOKENS) as probe:
+            fresh.model.original_model.generate(PROMPTS, attention_mask=mask, cache_implementation=cache, **wanted)
+        counted.append(fresh.read(probe))
+    assert counted[0] == counted[1]
+    assert len(counted[0]) == 1 + 3 * 2 + 3 * 4
+
+
+def test_assisted_decoding_counts_all_that_was_run(fresh: Kit) -> None:
+    fed = []
+    watch = fresh.model.original_model.register_forward_pre_hook(
+        lambda module, args, kwargs: fed.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    with fresh.attach(ALL_TOKENS) as probe:
+        fresh.model.original_model.generate(
+            ids(5, 6, 5, 6, 5, 6),
+            attention_mask=torch.ones(1, 6),
+            prompt_lookup_num_tokens=3,
+            max_new_tokens=12,
+            do_sample=False,
+            pad_token_id=0,
+            eos_token_id=None,
+        )
+    watch.remove()
+    assert max(fed[1:]) > 1  # drafts were run
+    assert probe.tokens_seen == sum(fed) - 1
 
 
 def test_beam_search_counts_what_each_beam_was_fed(fresh: Kit) -> None:

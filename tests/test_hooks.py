@@ -112,7 +112,8 @@ def test_heads_are_flattened_into_variables(tiny: Any) -> None:
 
 @pytest.mark.parametrize("name", ["blocks.0.attn.hook_pattern", "embed.hook_in"])
 def test_an_activation_that_is_not_one_row_a_token_is_refused(tiny: Any, name: str) -> None:
-    with mi_probe.attach(tiny, Probe(hooks=name)) as probe, pytest.raises(HookPointError, match="not one row of numbers a token"):
+    probe = mi_probe.attach(tiny, Probe(hooks=name))
+    with pytest.raises(HookPointError, match="not one row of numbers a token"), probe:
         tiny(torch.randint(1, 200, (2, 6)))
     assert probe.tokens_seen == 0
 
@@ -209,8 +210,9 @@ def test_a_forward_pass_that_fails_is_not_counted(tiny: Any) -> None:
 
     with mi_probe.attach(tiny) as probe:
         tiny("before")
-        with pytest.warns(MIProbeWarning, match="ended early"), pytest.raises(RuntimeError, match="on purpose"):
+        with pytest.raises(RuntimeError, match="on purpose") as raised:
             tiny.run_with_hooks("broken", fwd_hooks=[("blocks.2.hook_resid_post", fail)])
+        assert raised.value.__notes__ == ["mi_probe: none of the tokens of this forward pass was counted."]
         tiny("after")
     assert probe.tokens_seen == 11
     assert {stream.n for stream in probe.streams.values()} == {11}
@@ -265,7 +267,10 @@ def test_a_point_that_fires_twice_in_a_pass_counts_each_token_once(tiny: Any, vi
 
 
 def test_a_visit_that_never_comes_leaves_the_pass_out(tiny: Any) -> None:
-    with mi_probe.attach(tiny, Probe(layers=[1], visit=2)) as probe, pytest.warns(MIProbeWarning, match="did not reach"):
+    with (
+        mi_probe.attach(tiny, Probe(layers=[1], visit=2)) as probe,
+        pytest.warns(MIProbeWarning, match=r"fired 1 times.*visit=2"),
+    ):
         tiny("text")
     assert probe.tokens_seen == 0
 

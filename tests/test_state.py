@@ -30,7 +30,7 @@ def test_an_array_fed_by_hand_gives_what_pairwise_gives() -> None:
     [
         (np.ones(4), None, "got shape"),
         (np.ones((4, 3)), np.ones(3, bool), "mask of 'p'"),
-        (np.ones((4, 3)), np.ones(4) * 0.5, "must be boolean"),
+        (np.ones((4, 3)), np.ones(4) * 0.5, "must hold True and False"),
         (np.ones((4, 5)), None, "3 variables"),
     ],
 )
@@ -54,9 +54,9 @@ def test_merged_states_count_what_one_would_have_counted() -> None:
     one, two = fed(1), fed(2)
     expected = one.counts["p"].copy()
     expected += two.counts["p"]
-    one.ledger.counted(3, {"padding": 1})
-    two.ledger.counted(4, {"padding": 2})
-    two.ledger.uncounted("paused", 5)
+    one.ledger.enter_counted(3, {"padding": 1})
+    two.ledger.enter_counted(4, {"padding": 2})
+    two.ledger.enter_uncounted("paused", 5)
     one += two
     assert one.counts["p"] == expected
     assert one.tokens_seen == 240

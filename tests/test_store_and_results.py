@@ -28,7 +28,7 @@ def a_state() -> ProbeState:
     x[5, 1] = np.inf
     state.update("a", x)
     state.update("b", x[:20], mask=np.arange(20) % 5 > 0)
-    state.ledger.counted(3, {"padding": 2})
+    state.ledger.enter_counted(3, {"padding": 2})
     return state
 
 
@@ -49,7 +49,7 @@ def test_a_state_comes_back_as_it_was_and_goes_on(tmp_path: Path) -> None:
     state.save(tmp_path / "s.safetensors")
     back = ProbeState.load(tmp_path / "s.safetensors")
     assert (back.probe, back.model, back.tokens_seen) == (state.probe, state.model, 94)
-    assert (back.ledger, back.left_out) == (state.ledger, {"b": {"masked": 4}})
+    assert (back.ledger, back.left_out) == (state.ledger, {"b": {"padding": 4}})
     for name in ("a", "b"):
         assert back.counts[name] == state.counts[name]
         np.testing.assert_array_equal(back.binnings[name].edges, state.binnings[name].edges)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,12 +14,27 @@ import numpy as np
 
 from mi_probe.binning import Binning
 from mi_probe.counts import JointCounts
-from mi_probe.errors import HookPointError, MIProbeWarning, nearest
+from mi_probe.errors import HookPointError, nearest
+from mi_probe.hooks.arguments import has_own_numbers
 from mi_probe.hooks.facts import describe_model, has_dropout
 from mi_probe.hooks.names import HookedModel, require_model, resolve, site_of
-from mi_probe.hooks.passes import Pass, Watch, compile_anew, is_plain
+from mi_probe.hooks.passes import Pass, Watch, compile_anew
+from mi_probe.hooks.saying import few, warn_user
 from mi_probe.hooks.sites import Hook
-from mi_probe.ledger import PointStatus, Status
+from mi_probe.ledger import (
+    CHANGED,
+    COUNTED,
+    HOOKS_GONE,
+    NO_TOKENS,
+    PAUSED,
+    RAISED,
+    SILENT,
+    STAND_INS,
+    STOPPED,
+    TOO_FEW_VISITS,
+    PointStatus,
+    Status,
+)
 from mi_probe.probe import Probe, load_probe
 from mi_probe.state import SAME_MODEL, PointStream, ProbeState
 from mi_probe.tokens import Choice, choose
@@ -30,14 +43,6 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["AttachedProbe", "attach"]
-
-PAUSED = "the probe was paused"
-CHANGED = "the model's weights were processed after the probe was attached"
-RAISED = "an error ended it"
-STOPPED = "it stopped before all hook points of the probe (stop_at_layer)"
-NO_TOKENS = "no token ids (start_at_layer, or embeddings as input)"
-HOOKS_GONE = "the probe's hooks were taken off"
-SILENT = "a hook point of the probe did not fire"
 
 
 class _Batch:
@@ -54,7 +59,12 @@ class AttachedProbe(ProbeState):
     """A probe on a model: a `ProbeState` that is fed by the model's forward passes until it is detached.
 
     Made by `attach`. A forward pass is counted whole, when it has ended, or not at all. Leaving the ``with`` block, ``detach()``
-    and ``del`` take every hook off.
+    and ``del`` take every hook off. ``pass_begins``, ``tokens_are_known``, ``take`` and ``pass_ends`` are for the hooks to call.
+
+    Attributes
+    ----------
+    points : dict of str -> str
+        The hook points of the model by the names that results carry.
     """
 
     def __init__(self, model: HookedModel, probe: Probe, edges: Mapping[str, Binning] | None = None) -> None:
@@ -68,36 +78,29 @@ class AttachedProbe(ProbeState):
             self.streams[key] = PointStream.frozen(probe, binning, JointCounts(binning.variables, binning.bins))
         tokenizer = getattr(model, "tokenizer", None)
         self.special_tokens = frozenset(getattr(tokenizer, "all_special_ids", None) or ())
-        self._resolved = resolved
+        self._resolved = {p.key: p for p in resolved}
         self._model = weakref.ref(model)  # counts that are kept must not keep the weights
         self._watch: Watch | None = None
         self._hooks: dict[str, Hook] = {}
         self._silent: set[str] = set()  # hook points that exist but never fire
         self._fired: dict[str, int] = dict.fromkeys(keys, 0)
         self._outside: dict[str, int] = dict.fromkeys(keys, 0)
-        self._commit = threading.Lock()
-        self._paused = False
+        self._pauses = 0
         self._warned: set[str] = set()
         if has_dropout(model):
-            warnings.warn(
-                "the model is in training mode: its dropout changes activations; call model.eval() first.",
-                MIProbeWarning,
-                stacklevel=3,
-            )
+            warn_user("the model is in training mode: its dropout changes activations; call model.eval() first.")
         self._put_on(model)
 
     # -- lifetime ----------------------------------------------------------------------------------------------------
 
     def _put_on(self, model: HookedModel) -> None:
-        watch, hooks = Watch.on(model), self._hooks
-        hook_dict, myself = model.hook_dict, weakref.ref(self)
-        self._watch = watch
+        self._watch = watch = Watch.join(self, model)
+        hooks, hook_dict, myself = self._hooks, model.hook_dict, weakref.ref(self)
         self._finalizer = weakref.finalize(self, _take_off, watch, hooks)
         self._finalizer.atexit = False
         try:
-            for point in self._resolved:
-                hooks[point.key] = Hook(site_of(model, point, hook_dict), _taker(myself, point.key), is_module=point.is_module)
-            watch.join(self, model)
+            for key, point in self._resolved.items():
+                hooks[key] = Hook(site_of(model, point, hook_dict), _taker(myself, key), is_module=point.is_module)
         except BaseException:
             self.detach()
             raise
@@ -137,7 +140,7 @@ class AttachedProbe(ProbeState):
         if [p.key for p in resolved] != list(self.points):
             raise HookPointError("the model has other hook points now than when the probe was attached: attach a new probe.")
         self.detach()
-        self._resolved = resolved
+        self._resolved = {p.key: p for p in resolved}
         self._warned.discard("gone")
         self._put_on(model)
 
@@ -147,22 +150,31 @@ class AttachedProbe(ProbeState):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         gone = self._gone()
         self.detach()
-        if kind is None and gone:
+        if kind is not None:
+            return
+        if gone:
             self._say_gone(gone)
-        if kind is None and not self._warned:
-            silent = [name for key, name in self.points.items() if not self.streams[key].n]
-            if silent:
-                why = ""
-                if not self.ledger.passes and any(self._outside.values()):
-                    why = (
-                        " The hook points fired, but outside any forward pass that mi_probe saw: call the model itself, not a "
-                        "reference to its forward method taken before the probe was attached."
-                    )
-                self._warn("silent", f"no token was counted at {', '.join(silent)}.{why}")
+        elif not self.tokens_seen and not self._warned - {"visits"}:
+            self._warn("nothing", f"no token was counted at {few(self.points.values())}: {self._why_nothing()}.")
+
+    def _why_nothing(self) -> str:
+        if not self.ledger.passes:
+            if any(self._outside.values()):
+                return (
+                    "the hook points fired, but outside any forward pass that mi_probe saw; call the model itself, not a "
+                    "reference to its forward method taken before the probe was attached"
+                )
+            return "no forward pass ran"
+        passes = [f"{n:,} x {why}" for why, n in self.ledger.passes.items() if why != COUNTED]
+        tokens = [f"{n:,} x {why}" for why, n in self.ledger.tokens.items() if why != COUNTED]
+        return "; ".join(
+            [f"forward passes were not counted ({', '.join(passes)})"] * bool(passes)
+            + [f"tokens were left out ({', '.join(tokens)})"] * (bool(tokens) and not passes)
+        )
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Forward passes that begin inside are not counted.
+        """Forward passes that begin inside the ``with`` block are not counted, in any thread.
 
         Examples
         --------
@@ -175,27 +187,28 @@ class AttachedProbe(ProbeState):
         >>> probe.tokens_seen
         4
         """
-        before, self._paused = self._paused, True
+        with self._lock:
+            self._pauses += 1
         try:
             yield
         finally:
-            self._paused = before
+            with self._lock:
+                self._pauses -= 1
 
     def _warn(self, what: str, message: str) -> None:
         if what not in self._warned:
             self._warned.add(what)
-            warnings.warn(message, MIProbeWarning, stacklevel=3)
+            warn_user(message)
 
     # -- the books ---------------------------------------------------------------------------------------------------
 
     def _point_status(self, key: str) -> PointStatus:
-        hook = self._hooks.get(key)
-        if hook is None:
-            state = "detached"
-        elif key in self._silent:
+        if key in self._silent:
             state = "never fired: left out of the probe"
-        else:
+        elif key in self._hooks:
             state = self._trouble(key) or "attached"
+        else:
+            state = "detached" if key in self.points else "fed by update"
         books = super()._point_status(key)
         return replace(
             books,
@@ -211,8 +224,7 @@ class AttachedProbe(ProbeState):
         if not hook.alive:
             return "its hook was taken off"
         if model is not None:
-            point = next(p for p in self._resolved if p.key == key)
-            hook_dict = model.hook_dict
+            point, hook_dict = self._resolved[key], model.hook_dict
             if not point.is_module and point.hook_name not in hook_dict:
                 return "the hook point is gone"
             if site_of(model, point, hook_dict) is not hook.site:
@@ -231,19 +243,17 @@ class AttachedProbe(ProbeState):
         return gone
 
     def _say_gone(self, gone: list[str]) -> None:
-        more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
         self._warn(
             "gone",
-            f"hooks of the probe were taken off or cut off by someone else ({'; '.join(gone[:3])}{more}), as "
-            "reset_hooks(including_permanent=True) and some libraries do. Forward passes since then are not counted. "
-            "Call probe.reattach() to go on.",
+            f"{len(gone)} hooks of the probe are gone ({few(gone)}), as after reset_hooks(including_permanent=True): forward "
+            "passes are not counted until probe.reattach().",
         )
 
     # -- a forward pass ----------------------------------------------------------------------------------------------
 
     def pass_begins(self, run: Pass) -> None:
         """The model's forward pass begins."""
-        refused = PAUSED if self._paused else None if self._is_as_attached() else CHANGED
+        refused = PAUSED if self._pauses else None if self._is_as_attached() else CHANGED
         run.batches[self] = _Batch(refused)
         if refused is None:
             for hook in self._hooks.values():
@@ -280,18 +290,18 @@ class AttachedProbe(ProbeState):
         run = self._watch.current if self._watch is not None else None
         batch: _Batch | None = None if run is None else run.batches.get(self)
         if run is None or batch is None:
-            with self._commit:
+            with self._lock:
                 self._outside[key] += 1  # as in a backward pass, where gradient checkpointing runs blocks again
-            if run is None and self._watch is not None and not self._watch.forward_is_watched:
+            if run is None and self._watch is not None and "gone" not in self._warned and not self._watch.forward_is_watched:
                 self._say_gone(self._gone())
             return
         visit = batch.fired.get(key, 0)
         batch.fired[key] = visit + 1
         wanted = self.probe.visit
-        if batch.refused or run.problem or batch.choice is None or key in self._silent or wanted not in (None, -1, visit):
+        if batch.refused or run.refused or batch.choice is None or key in self._silent or wanted not in (None, -1, visit):
             return
-        if not is_plain(activation):
-            run.problem = "its tensors stand for others (vmap, jvp, fake tensors)"
+        if not has_own_numbers(activation):
+            run.refuse(STAND_INS)
             return
         prepared = self.streams[key].prepare(self._rows(key, activation, batch.choice))
         before = batch.taken.get(key)
@@ -322,57 +332,61 @@ class AttachedProbe(ProbeState):
     def pass_ends(self, run: Pass, error: BaseException | None) -> None:
         """The pass is over: count it whole, or say why not."""
         batch: _Batch = run.batches[self]
-        with self._commit:
+        with self._lock:
             for key, times in batch.fired.items():
                 self._fired[key] += times
-            refused = batch.refused or self._refusal(run, batch, error)
+            refused, message = self._refusal(run, batch, error)
             if refused is not None or batch.choice is None:
                 tokens = 0 if run.tokens is None else run.tokens.numel()
-                self.ledger.uncounted(refused or NO_TOKENS, tokens)
-                return
-            completed = {key: self.streams[key].completed_by(prepared) for key, prepared in batch.taken.items()}
-            self._torn = True  # until every hook point has it
+                self.ledger.enter_uncounted(refused or NO_TOKENS, tokens)
+            else:
+                self._count(batch, batch.choice)
+        if error is not None and refused == RAISED:  # it is on its way to the user, and goes there as it is
+            error.add_note("mi_probe: none of the tokens of this forward pass was counted.")
+        elif message:
+            self._warn(refused or "silent", message)
+
+    def _count(self, batch: _Batch, choice: Choice) -> None:
+        completed = {key: self.streams[key].completed_by(prepared) for key, prepared in batch.taken.items()}
+        try:
             for key, prepared in batch.taken.items():
                 self.streams[key].commit(prepared, completed[key])
-            self.ledger.counted(batch.choice.n, batch.choice.left_out)
-            self._torn = False
+            self.ledger.enter_counted(choice.n, choice.left_out)
+        except BaseException:
+            self._torn = True  # some hook points have it, others not
+            raise
 
-    def _refusal(self, run: Pass, batch: _Batch, error: BaseException | None) -> str | None:
-        """Why a pass is not counted, if so; says it once."""
+    def _refusal(self, run: Pass, batch: _Batch, error: BaseException | None) -> tuple[str | None, str]:
+        """Why a pass is not counted, None if it is, and what to say of it."""
         # TransformerLens ends a pass at stop_at_layer by an exception, which older versions do not have.
         by_exception = type(error).__name__ == "StopAtLayerException"
-        stopped = by_exception or run.arguments.get("stop_at_layer") is not None
+        if batch.refused:
+            return batch.refused, ""
         if error is not None and not by_exception:
-            if isinstance(error, HookPointError):  # says it itself
-                self._warned.add("raised")
-            self._warn("raised", "a forward pass ended early, with an error: none of its tokens was counted.")
-            return RAISED
-        if run.problem or batch.choice is None:
-            problem = run.problem or NO_TOKENS
-            self._warn(problem, f"a forward pass was not counted: {problem}.")
-            return problem
+            return RAISED, ""
+        if run.refused or batch.choice is None:
+            return run.refused or NO_TOKENS, f"a forward pass was not counted: {run.detail or NO_TOKENS}."
         absent = [key for key in self.points if key not in batch.taken and key not in self._silent]
         if not absent:
-            return None
-        if stopped:
-            names = ", ".join(self.points[key] for key in absent[:3])
-            self._warn(
-                "stopped", f"a forward pass ended early, at stop_at_layer, before {names}: none of its tokens was counted."
-            )
-            return STOPPED
+            return None, ""
+        names = few(self.points[key] for key in absent)
+        if by_exception or run.arguments.get("stop_at_layer") is not None:
+            return STOPPED, f"a forward pass ended early, at stop_at_layer, before {names}: none of its tokens was counted."
         gone = self._gone()
         if gone:
             self._say_gone(gone)
-            return HOOKS_GONE
-        never = [key for key in absent if not self._fired[key] and not self.streams[key].n]
+            return HOOKS_GONE, ""
+        fired = [key for key in absent if key in batch.fired]
+        if fired:
+            return TOO_FEW_VISITS, (
+                f"hook point '{self.points[fired[0]]}' fired {batch.fired[fired[0]]} times in a forward pass, and "
+                f"Probe(visit={self.probe.visit}) counts another firing (0 is the first): none of its tokens was counted."
+            )
+        never = [key for key in absent if not self._fired[key]]
         if len(never) < len(absent) or not batch.taken:
-            names = ", ".join(self.points[key] for key in absent[:3])
-            self._warn("absent", f"a forward pass did not reach {names}: none of its tokens was counted.")
-            return SILENT
+            return SILENT, f"a forward pass did not reach {names}: none of its tokens was counted."
         self._silent |= set(never)
-        names = ", ".join(self.points[key] for key in never)
-        self._warn("silent", f"these hook points did not fire and are not counted: {names}.")
-        return None
+        return None, f"these hook points did not fire and are left out of the probe: {names}."
 
     def status(self) -> Status:
         """What was counted, what was left out and why, and how each hook point fares; ``print`` it.
@@ -391,9 +405,9 @@ class AttachedProbe(ProbeState):
                        6  counted
                        2  left out: first positions
                        2  left out: padding
-          hook point           counted   missing     fired  state
-          hidden_states.0            6         0         1  attached at blocks.0.hook_resid_pre
-          hidden_states.12           6         0         1  attached at ln_final.hook_out
+          hook point        in the model                counted   missing     fired  state
+          hidden_states.0   blocks.0.hook_resid_pre           6         0         1  attached
+          hidden_states.12  ln_final.hook_out                 6         0         1  attached
         """
         return super().status()
 
@@ -456,12 +470,15 @@ def attach(
     Returns
     -------
     AttachedProbe
-        With ``tokens_seen``, ``counts``, ``estimate()``, ``save(path)``, ``status()``, ``pause()``, ``detach()``.
+        With ``tokens_seen``, ``counts``, ``estimate()``, ``save(path)``, ``status()``, ``pause()``, ``reattach()``, ``detach()``.
 
     Raises
     ------
     HookPointError
-        The model lacks a hook point, or a pattern matches nothing.
+        The model lacks a hook point, a pattern matches nothing, or the edges are of other hook points. Later, in a forward pass:
+        a hook point gives something else than one row of numbers a token.
+    ProbeError, RoomError
+        The probe's file is not valid, or not there.
 
     Warns
     -----

@@ -20,26 +20,28 @@ class Generation:
     Parameters
     ----------
     stop : tuple of int, optional
-        Tokens that end a row; None if rows cannot be told apart from step to step (beam search).
+        Tokens that end a row; None if a row cannot be followed from step to step (beam search, assisted decoding).
     depth : int
         How many forward passes were under way when it was called.
+    prompt_mask : tensor, shape (batch, position), optional
+        The attention mask that it was called with.
     """
 
-    def __init__(self, stop: tuple[int, ...] | None, depth: int) -> None:
-        self.stop, self.depth = stop, depth
+    def __init__(self, stop: tuple[int, ...] | None, depth: int, prompt_mask: Any = None) -> None:
+        self.stop, self.depth, self.prompt_mask = stop, depth, prompt_mask
         self.columns = 0  # positions fed so far
         self.real: torch.Tensor | None = None
         self.ended: torch.Tensor | None = None
         self.fed: torch.Tensor | None = None
 
-    def embeds(self, tokens: Any) -> None:
+    def note_embedded(self, tokens: Any) -> None:
         """HookedTransformer's generate embeds tokens on its own, before the forward pass that reads them."""
         import torch
 
         if torch.is_tensor(tokens) and not tokens.is_floating_point() and tokens.ndim == 2:
             self.fed = tokens if self.fed is None else torch.cat([self.fed, tokens], dim=-1)
 
-    def knows(self, tokens: torch.Tensor) -> bool:
+    def has_rows_of(self, tokens: torch.Tensor) -> bool:
         """Whether there was a step before, with as many rows."""
         return self.real is not None and len(self.real) == len(tokens)
 
@@ -54,13 +56,14 @@ class Generation:
     def step(self, tokens: torch.Tensor, past: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Which tokens of a step were fed before, and which stand behind the end of their row, shape (batch, position) each.
 
-        The token that ends a row is not counted either: alone, the row would stop before it is fed.
+        The token that ends a row is not counted either: alone, the row would stop before it is fed. With a cache no token is fed
+        twice; where one is shortened, after a draft that was not taken, other tokens come in the same positions.
         """
         import torch
 
         rows, positions = tokens.shape
         column = torch.arange(past, past + positions, device=tokens.device)
-        repeated = (column < self.columns).expand(rows, positions)
+        repeated = (column < (0 if past else self.columns)).expand(rows, positions)
         if self.stop is None or not self.columns:
             return repeated, None
         ended = torch.isin(tokens, torch.tensor(self.stop, device=tokens.device, dtype=tokens.dtype)) & ~repeated
@@ -69,7 +72,7 @@ class Generation:
             finished = finished | self.ended.to(tokens.device)[:, None]
         return repeated, finished & ~repeated
 
-    def went_through(self, real: torch.Tensor | None, finished: torch.Tensor | None) -> None:
+    def step_ended(self, real: torch.Tensor | None, finished: torch.Tensor | None) -> None:
         """A step has ended well."""
         if real is None:
             return
@@ -87,8 +90,8 @@ class Generation:
         self.ended = ended | self.ended.to(ended.device) if same and self.ended is not None else ended.clone()
 
 
-class _Witness:
-    """A stopping criterion that tells the generation what it said."""
+class _Reporting:
+    """A stopping criterion that tells the generation which rows it has ended."""
 
     def __init__(self, criterion: Callable[..., Any], generation: Generation) -> None:
         self.criterion, self.generation = criterion, generation
@@ -104,8 +107,8 @@ class _Witness:
 
 def generation_of(
     generate: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], depth: int, model: Any
-) -> tuple[Generation, tuple[Any, ...], dict[str, Any]]:
-    """The books of one call of generate, and the arguments to call it with.
+) -> tuple[Generation, dict[str, Any]]:
+    """The books of one call of generate.
 
     Parameters
     ----------
@@ -114,47 +117,72 @@ def generation_of(
     args, kwargs
         Of this call.
     depth : int
+        How many forward passes are under way.
     model
         The bridge or HookedTransformer; None if the method is Hugging Face's own.
+
+    Returns
+    -------
+    Generation
+    dict
+        Keyword arguments to call the method with; its results are the same.
     """
     try:
         bound = inspect.signature(generate).bind(*args, **kwargs)
     except TypeError:  # the method itself will say what is wrong
-        return Generation((), depth), args, kwargs
+        return Generation((), depth), kwargs
     bound.apply_defaults()
     given = dict(bound.arguments)
     given |= next((given.pop(p.name) for p in bound.signature.parameters.values() if p.kind is p.VAR_KEYWORD), {})
     if model is None:
         config = given.get("generation_config") or getattr(getattr(generate, "__self__", None), "generation_config", None)
-        stop = given.get("eos_token_id", getattr(config, "eos_token_id", None))
-        if (given.get("num_beams") or getattr(config, "num_beams", None) or 1) > 1:
-            return Generation(None, depth), args, kwargs
+        options = {name: given.get(name, getattr(config, name, None)) for name in ("eos_token_id", *_ROWS_CHANGE)}
+        stop = options["eos_token_id"]
+        followed = (options["num_beams"] or 1) == 1 and not any(options[name] for name in _ROWS_CHANGE[1:])
     else:
         stop = given.get("eos_token_id")
         if stop is None and hasattr(model, "original_model"):
             stop = getattr(model.cfg, "eos_token_id", None)
         if stop is None:
             stop = getattr(getattr(model, "tokenizer", None), "eos_token_id", None)
-        if not given.get("stop_at_eos", True):
-            stop = None
-    ids = () if stop is None else (stop,) if isinstance(stop, int) else tuple(int(token) for token in stop)
-    generation = Generation(ids, depth)
-    return generation, args, _with_witnesses(given, kwargs, generation, model)
+        stop = stop if given.get("stop_at_eos", True) else None
+        followed = True
+    generation = Generation(_token_ids(stop) if followed else None, depth, given.get("attention_mask"))
+    return generation, _reporting(given, kwargs, generation, model)
 
 
-def _with_witnesses(given: dict[str, Any], kwargs: dict[str, Any], generation: Generation, model: Any) -> dict[str, Any]:
-    """The arguments with stopping criteria that report; they decide as before."""
+_ROWS_CHANGE = ("num_beams", "assistant_model", "prompt_lookup_num_tokens")
+"""Options of Hugging Face's generate under which a row of one step is not the row of the next."""
+
+
+def _token_ids(stop: Any) -> tuple[int, ...]:
+    """One token id, several, or none, in whatever type generate takes them."""
+    if stop is None:
+        return ()
+    stop = stop.tolist() if hasattr(stop, "tolist") else stop
+    return tuple(int(token) for token in (stop if hasattr(stop, "__iter__") else (stop,)))
+
+
+def _reporting(given: dict[str, Any], kwargs: dict[str, Any], generation: Generation, model: Any) -> dict[str, Any]:
+    """Keyword arguments whose stopping criteria report, and decide as before.
+
+    Hugging Face knows its own criteria by their type, so those stay as they are. Of them, those that end single rows are asked a
+    second time, by a criterion of ours behind them.
+    """
     criteria, strings = given.get("stopping_criteria"), given.get("stop_strings")
     if not criteria and not strings:
         return kwargs
-    from transformers import StoppingCriteria, StoppingCriteriaList, StopStringCriteria
+    from transformers import EosTokenCriteria, StoppingCriteria, StoppingCriteriaList, StopStringCriteria
 
     listed = [criteria] if isinstance(criteria, StoppingCriteria) else criteria or []
     if not isinstance(listed, list | tuple) or (criteria and "stopping_criteria" not in kwargs):
         return kwargs  # not what the method takes: it will say so
-    witnesses: list[Any] = [_Witness(criterion, generation) for criterion in listed]
+    theirs = "transformers."
+    reporting: list[Any] = [c if type(c).__module__.startswith(theirs) else _Reporting(c, generation) for c in listed]
+    again = [c for c in listed if isinstance(c, EosTokenCriteria | StopStringCriteria)]
     tokenizer = given.get("tokenizer") or getattr(model, "tokenizer", None)
     texts = [text for text in ([strings] if isinstance(strings, str) else strings or []) if text]
     if texts and tokenizer is not None:
-        witnesses.append(_Witness(StopStringCriteria(tokenizer=tokenizer, stop_strings=texts), generation))
-    return {**kwargs, "stopping_criteria": StoppingCriteriaList(witnesses)}
+        again.append(StopStringCriteria(tokenizer=tokenizer, stop_strings=texts))
+    reporting += [_Reporting(c, generation) for c in again]
+    return {**kwargs, "stopping_criteria": StoppingCriteriaList(reporting)}

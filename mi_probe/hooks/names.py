@@ -85,21 +85,20 @@ def points(model: HookedModel) -> list[str]:
     return sorted(model.hook_dict)
 
 
-def _final_state(model: HookedModel, hook_dict: dict[str, Any]) -> str | Point | None:
+def _final_state(model: HookedModel) -> Point:
     """Where the last hidden state stands: after the final norm, or after the last block of a model that has none."""
     top = int(model.cfg.n_layers)
-    last_block = f"blocks.{top - 1}.hook_resid_post"
+    key, last_block = f"hidden_states.{top}", f"blocks.{top - 1}.hook_resid_post"
     inner = inner_of(model)
     if inner is not None:
         # A norm in a head, as BERT's for masked tokens, comes after the hidden states; the base model holds what makes them.
         norm = getattr(model, "ln_final", None)
         base = getattr(inner, "base_model", inner)
-        return "ln_final.hook_out" if any(module is norm for module in base.modules()) else last_block
+        return Point(key, "ln_final.hook_out" if any(module is norm for module in base.modules()) else last_block, top)
     if hasattr(model, "ln_final"):
-        return Point(f"hidden_states.{top}", "ln_final", top, is_module=True)
-    if hasattr(model, "blocks"):  # a HookedTransformer without a norm
-        return last_block
-    return "ln_final.hook_out"  # a remote bridge: its engine names what it serves
+        return Point(key, "ln_final", top, is_module=True)
+    # A HookedTransformer without a norm; or a remote bridge, whose engine names what it serves.
+    return Point(key, last_block if hasattr(model, "blocks") else "ln_final.hook_out", top)
 
 
 def _members(model: HookedModel, name: str, hook_dict: dict[str, Any]) -> list[Point]:
@@ -116,8 +115,7 @@ def _members(model: HookedModel, name: str, hook_dict: dict[str, Any]) -> list[P
                 hook_name = f"blocks.{i - 1}.hook_out"  # the same tensor; remote engines may serve only this one
             members.append(Point(f"{name}.{i}", hook_name, i))
         if name == "hidden_states":
-            last = _final_state(model, hook_dict)
-            members.append(last if isinstance(last, Point) else Point(f"{name}.{n_layers}", str(last), n_layers))
+            members.append(_final_state(model))
         return members
     canonical = {"resid_post": "hook_out", "attn_out": "attn.hook_out", "mlp_out": "mlp.hook_out"}.get(name)
     members = []
@@ -127,12 +125,6 @@ def _members(model: HookedModel, name: str, hook_dict: dict[str, Any]) -> list[P
             hook_name = f"blocks.{i}.{canonical}"
         members.append(Point(f"{name}.{i}", hook_name, i))
     return members
-
-
-def _why_absent(model: HookedModel, name: str) -> str:
-    if name == "resid_mid":
-        return "its blocks have no place between attention and MLP, as where both run in parallel. "
-    return ""
 
 
 def resolve(model: HookedModel, probe: Probe) -> list[Point]:
@@ -158,10 +150,12 @@ def resolve(model: HookedModel, probe: Probe) -> list[Point]:
             members = _of_layers(_members(model, wanted, hook_dict), probe.layers, wanted)
             absent = [p for p in members if not p.is_module and p.hook_name not in hook_dict]
             if absent:
+                why = "its blocks have no place between attention and MLP, as where both run in parallel. "
+                why = why if wanted == "resid_mid" else ""
                 there = [str(p.layer) for p in members if p not in absent and p.layer is not None]
                 only = f" Of the layers asked for it has {', '.join(there)}." if there else ""
                 raise HookPointError(
-                    f"this model has no '{absent[0].key}': {_why_absent(model, wanted)}{absent[0].hook_name} is not among its "
+                    f"this model has no '{absent[0].key}': {why}{absent[0].hook_name} is not among its "
                     f"hook points; see mi_probe.hooks.points(model).{only}"
                 )
             found += members
@@ -184,7 +178,11 @@ def resolve(model: HookedModel, probe: Probe) -> list[Point]:
         found += _of_layers(members, probe.layers, wanted)
     unique: dict[int, Point] = {}
     for point in found:
-        unique.setdefault(id(site_of(model, point, hook_dict)), point)
+        first = unique.setdefault(id(site_of(model, point, hook_dict)), point)
+        if first.key != point.key and {first.key.partition(".")[0], point.key.partition(".")[0]} <= set(NAMED_SETS):
+            raise HookPointError(
+                f"'{first.key}' and '{point.key}' are the same place in this model: ask for one of the two sets."
+            )
     return list(unique.values())
 
 

@@ -17,14 +17,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mi_probe.errors import InputError
+from mi_probe.hooks.arguments import cached_past, has_own_numbers, input_tokens, real_of
 from mi_probe.hooks.generation import Generation, generation_of
 from mi_probe.hooks.names import HookedModel, inner_of
-from mi_probe.tokens import real_tokens
+from mi_probe.ledger import NO_TOKENS, STAND_INS, UNREADABLE_MASK
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Listener", "Native", "Pass", "Watch", "compile_anew", "is_plain"]
+__all__ = ["Listener", "Native", "Pass", "Watch", "compile_anew"]
 
 
 class Pass:
@@ -40,8 +41,12 @@ class Pass:
         Which are not padding.
     repeated, finished : tensor, shape (batch, position), bool, or None
         In generation: tokens fed before, and tokens of rows that have ended.
-    problem : str or None
-        Why this pass cannot be counted.
+    generation : Generation or None
+        The one whose step it is.
+    past : int or tensor, shape (batch, past), bool
+        Length of the cached past, or which of it is not padding.
+    refused : str or None
+        Why this pass cannot be counted, in general; ``detail`` says it of this one.
     batches : mapping of Listener -> what it keeps
     """
 
@@ -53,8 +58,13 @@ class Pass:
         self.real: torch.Tensor | None = None
         self.repeated: torch.Tensor | None = None
         self.finished: torch.Tensor | None = None
-        self.problem: str | None = None
+        self.refused: str | None = None
+        self.detail = ""
         self.batches: weakref.WeakKeyDictionary[Listener, Any] = weakref.WeakKeyDictionary()
+
+    def refuse(self, reason: str, detail: str = "") -> None:
+        """This pass cannot be counted."""
+        self.refused, self.detail = reason, detail or reason
 
 
 class Listener(Protocol):
@@ -79,9 +89,17 @@ class Native:
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
         return _nothing
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _as_it_is, (_nothing,)
+
 
 def _nothing(*_args: Any, **_kwargs: Any) -> None:
     """What a copied hook does."""
+
+
+def _as_it_is(thing: Any) -> Any:
+    """For pickle, which rebuilds a thing by a call."""
+    return thing
 
 
 class _Method:
@@ -102,6 +120,9 @@ class _Method:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return copy.deepcopy(self.__wrapped__, memo)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _as_it_is, (self.__wrapped__,)
+
     def remove(self) -> bool:
         """Put back what was there. Below a wrapper of someone else it has to stay, without effect: then False."""
         owner = self._owner()
@@ -114,8 +135,11 @@ class _Method:
         return True
 
 
+_joining = threading.RLock()
+
+
 class Watch:
-    """Tells its listeners of each forward pass of one model. There is one for a model; `on` finds or makes it."""
+    """Tells its listeners of each forward pass of one model. All probes of a model share one; `join` finds or makes it."""
 
     def __init__(self, owner: Any) -> None:
         import torch
@@ -135,7 +159,7 @@ class Watch:
     # -- lifetime ----------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def on(model: HookedModel) -> Watch:
+    def _on(model: HookedModel) -> Watch:
         """The watch of this model, made if there is none."""
         owner = _owner(model)
         method = owner.__dict__.get("forward")
@@ -145,19 +169,23 @@ class Watch:
             method = getattr(method, "__wrapped__", None)
         return Watch(owner)
 
-    def join(self, listener: Listener, model: HookedModel) -> None:
+    @staticmethod
+    def join(listener: Listener, model: HookedModel) -> Watch:
         """Tell this listener of passes from now on. A pass under way is not its own."""
-        with self._lock:
-            self._listeners.add(listener)
-            self._cover(model)
+        with _joining:  # two threads must not make two watches of one model
+            watch = Watch._on(model)
+            with watch._lock:
+                watch._listeners.add(listener)
+                watch._cover(model)
         compile_anew()
+        return watch
 
     def leave(self, listener: Listener | None) -> None:
         """Tell it no more; the last one takes everything off the model. None if it was collected."""
         with self._lock:
             if listener is not None:
                 self._listeners.discard(listener)
-            if self._listeners:
+            if list(self._listeners):  # one that is being collected is in it, but not listed
                 return
             self._methods = [m for m in reversed(self._methods) if not m.remove() and self._stands(m)][::-1]
             for handle in self._embed.values():
@@ -256,14 +284,14 @@ class Watch:
     def _generate(
         self, generate: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], model: Callable[[], Any] | None = None
     ) -> Any:
-        generation, args, kwargs = generation_of(generate, args, kwargs, len(self._stack), model() if model else None)
+        generation, kwargs = generation_of(generate, args, kwargs, len(self._stack), model() if model else None)
         with self._in(generation):
             return generate(*args, **kwargs)
 
     def _generate_stream(
         self, generate: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], model: Callable[[], Any]
     ) -> Iterator[Any]:
-        generation, args, kwargs = generation_of(generate, args, kwargs, len(self._stack), model())
+        generation, kwargs = generation_of(generate, args, kwargs, len(self._stack), model())
         stream = generate(*args, **kwargs)
         try:
             while True:
@@ -297,50 +325,42 @@ class Watch:
             listener.pass_begins(run)
         if not run.batches:
             return
-        tokens, past = self._given(run)
-        run.past = past
+        run.past = cached_past(arguments)
+        tokens = self._tokens_of(run)
         if tokens is not None:
             self._see(run, tokens)
 
     def _end(self, error: BaseException | None) -> None:
         run = self._stack.pop()
         if run.generation is not None and error is None:
-            run.generation.went_through(run.real, run.finished)
+            run.generation.step_ended(run.real, run.finished)
         for listener in list(run.batches):
             listener.pass_ends(run, error)
 
-    def _given(self, run: Pass) -> tuple[Any, Any]:
-        """Token ids among the arguments, if they are there, and the cached past: its length, or which of it is not padding."""
+    def _tokens_of(self, run: Pass) -> Any:
+        """Token ids that are known when a pass begins."""
         import torch
 
-        given, generation = run.arguments, run.generation
-        past = _past_of(given)
-        if self._embed:  # HookedTransformer: its own input is what is embedded
-            if given.get("start_at_layer") is None:
-                return None, past
-            fed = None if generation is None else generation.fed
-            residual = given.get("input")
-            if given["start_at_layer"] == 0 and fed is not None and torch.is_tensor(residual):
-                return fed[:, -residual.shape[1] :], fed.shape[1] - residual.shape[1]  # its generate() embeds beforehand
-            run.problem = "no token ids (start_at_layer, or embeddings as input)"
-            return None, past
-        tokens = given.get("input_ids")
-        if tokens is None and given.get("inputs_embeds") is None:
-            tokens = given.get("input", next(iter(given.values()), None))
-        if isinstance(tokens, str):
-            model = next(iter(self._models), None)
-            tokens = None if model is None else model.to_tokens(tokens)
-        elif tokens is not None and not torch.is_tensor(tokens) and hasattr(tokens, "__array__"):
-            tokens = torch.as_tensor(tokens)
-        return tokens, past
+        given = run.arguments
+        if not self._embed:
+            return input_tokens(given, next(iter(self._models), None))
+        if given.get("start_at_layer") is None:  # HookedTransformer: its own input is what is embedded
+            return None
+        fed = None if run.generation is None else run.generation.fed
+        residual = given.get("input")
+        if given["start_at_layer"] == 0 and fed is not None and torch.is_tensor(residual):
+            run.past = fed.shape[1] - residual.shape[1]
+            return fed[:, -residual.shape[1] :]  # its generate() embeds beforehand
+        run.refuse(NO_TOKENS)
+        return None
 
     def _embedding(self, _module: Any, args: tuple[Any, ...]) -> None:
         if not args:
             return
         generation = self._generation(len(self._stack))
         if generation is not None:
-            generation.embeds(args[0])
-        elif self._stack and self._stack[-1].tokens is None and not self._stack[-1].problem:
+            generation.note_embedded(args[0])
+        elif self._stack and self._stack[-1].tokens is None and not self._stack[-1].refused:
             self._see(self._stack[-1], args[0])  # the first call of a pass embeds its input
 
     def _see(self, run: Pass, tokens: Any) -> None:
@@ -348,35 +368,22 @@ class Watch:
 
         if not torch.is_tensor(tokens) or tokens.is_floating_point() or tokens.ndim not in (1, 2):
             return
-        if not is_plain(tokens):
-            run.problem = "its tensors stand for others (vmap, jvp, fake tensors)"
+        if not has_own_numbers(tokens):
+            run.refuse(STAND_INS)
             return
         tokens = tokens[None] if tokens.ndim == 1 else tokens
-        given = run.arguments
-        mask, past = given.get("attention_mask", given.get("one_zero_attention_mask")), run.past  # the latter: HookedEncoder's
-        if mask is not None and getattr(mask, "ndim", None) != 2:
-            run.problem = "its attention mask is not (batch, position): which tokens are padding cannot be told"
-            return
-        model = next(iter(self._models), None)
-        generation = run.generation
+        run.tokens = tokens
+        tokenizer = getattr(next(iter(self._models), None), "tokenizer", None)
         with torch.no_grad():
-            if not torch.is_tensor(past):
-                past = torch.ones(tokens.shape[0], int(past), dtype=torch.bool, device=tokens.device)
-            if generation is not None and mask is None and generation.knows(tokens):
-                real = generation.real_with(past.shape[1] + tokens.shape[1])
-            else:
-                if generation is not None and generation.knows(tokens) and past.shape[1]:
-                    past = generation.real_with(past.shape[1])
-                try:
-                    real = real_tokens(
-                        tokens, mask, past, getattr(model, "tokenizer", None), getattr(self._local, "padding_side", None)
-                    )
-                except InputError as error:
-                    run.problem = str(error).rstrip(".")
-                    return
-            if generation is not None:
-                run.repeated, run.finished = generation.step(tokens, past.shape[1])
-        run.tokens, run.real = tokens, real
+            try:
+                side = getattr(self._local, "padding_side", None)
+                run.real = real_of(tokens, run.arguments, run.past, run.generation, tokenizer, side)
+            except InputError as error:
+                run.refuse(UNREADABLE_MASK, str(error).rstrip("."))
+                return
+            if run.generation is not None:
+                past = run.real.shape[1] - tokens.shape[1]
+                run.repeated, run.finished = run.generation.step(tokens, past)
         for listener in list(run.batches):
             listener.tokens_are_known(run)
 
@@ -393,34 +400,3 @@ def _owner(model: HookedModel) -> Any:
     inner = inner_of(model)
     owner = model if inner is None else inner
     return getattr(owner, "_orig_mod", owner)  # torch.compile keeps the module it compiled
-
-
-def _past_of(given: dict[str, Any]) -> Any:
-    """Length of the cached past, or which of it is not padding."""
-    import torch
-
-    cache = given.get("past_key_values")
-    if cache is not None:
-        if hasattr(cache, "get_seq_length"):
-            return int(cache.get_seq_length())
-        return int(cache[0][0].shape[-2]) if len(cache) else 0  # tuples, in older versions of transformers
-    cache = given.get("past_kv_cache")
-    if cache is not None:  # HookedTransformer's
-        length = int(cache[0].past_keys.shape[1])
-        mask: Any = getattr(cache, "previous_attention_mask", None)
-        fits = torch.is_tensor(mask) and mask.ndim == 2 and mask.shape[1] == length
-        return mask.bool().clone() if fits and length else length
-    position = given.get("cache_position")
-    if given.get("cache_params") is not None and position is not None and len(position):
-        return int(position.reshape(-1)[0])  # state-space models keep no keys to count
-    return 0
-
-
-def is_plain(tensor: torch.Tensor) -> bool:
-    """Whether a tensor holds numbers of its own: not under vmap or jvp, not fake."""
-    import torch
-
-    if type(tensor).__name__ == "FakeTensor":
-        return False
-    wrapped = getattr(torch._C, "_functorch", None)
-    return wrapped is None or not wrapped.is_functorch_wrapped_tensor(tensor)
