@@ -23,6 +23,7 @@ test-version-%: $(VENV)-%/.installed
 	$(VENV)-$*/bin/python -m pytest -q tests/versions
 
 table: $(STAMP) $(TABLE_VERSIONS:%=$(VENV)-%/.installed)
+	rm -rf build/hook_table
 	for version in $(TABLE_VERSIONS); do $(VENV)-$$version/bin/python tools/hook_table.py run || exit 1; done
 	$(BIN)/python tools/hook_table.py run
 	$(BIN)/python tools/hook_table.py write docs/hooks.md

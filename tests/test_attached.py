@@ -23,9 +23,9 @@ from mi_probe import Probe
 from mi_probe.errors import HookPointError, MIProbeWarning
 
 from .conftest import save_byte_tokenizer
-from .versions.behaviours import OF_TEXTS, PROMPTS, TEXTS, fail, generated, ids, letters, of_steps, replace_point
-from .versions.kits import DEFAULT, Kit, kit
-from .versions.test_machine import everything_on
+from .versions.behaviours.base import OF_TEXTS, TEXTS, fail, ids, letters
+from .versions.behaviours.generation import PROMPTS, generated, of_steps
+from .versions.kits import DEFAULT, Kit, everything_on, kit, replace_point
 
 ALL_TOKENS = replace(DEFAULT, skip_special=False)
 
@@ -88,6 +88,45 @@ def test_every_hook_and_method_taken_off_is_noticed_at_the_end(fresh: Kit) -> No
     with pytest.warns(MIProbeWarning, match="watch on this method was taken off"):
         leave(probe)
     assert probe.tokens_seen == 0
+
+
+def test_a_hook_point_that_is_gone_is_named(fresh: Kit) -> None:
+    with fresh.attach() as probe:
+        registry = fresh.model._hook_registry
+        gone = {key: registry.pop(key) for key in [k for k, p in registry.items() if p is registry["blocks.1.hook_in"]]}
+        assert probe.status().points["hidden_states.1"].state == "the hook point is gone"
+        registry |= gone
+        assert probe.status().points["hidden_states.1"].state == "attached"
+        fresh.model(ids(5, 6))
+
+
+def test_a_hook_point_that_never_fires_is_out_of_the_probe_for_good(fresh: Kit) -> None:
+    name = "blocks.0.attn.qkv.hook_out"
+    with fresh.attach(replace(DEFAULT, hooks=("embed", name))) as probe:
+        with pytest.warns(MIProbeWarning, match=f"did not fire and are left out of the probe: {name}"):
+            fresh.model(ids(5, 6))
+        fresh.model(ids(5, 7))
+    assert probe.tokens_seen == probe.streams["embed"].n == 2
+    assert probe.status().points[name].state == "never fired: left out of the probe"
+
+
+def test_a_mask_of_another_length_is_refused_with_one_reason_in_the_books(fresh: Kit) -> None:
+    def short(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        return args, {**kwargs, "attention_mask": None}
+
+    strip = fresh.model.original_model.transformer.register_forward_pre_hook(short, with_kwargs=True)
+    with fresh.attach() as probe:
+        with pytest.warns(MIProbeWarning, match=r"attention mask has shape \(1, 2\); with 3 tokens in each of 1 rows"):
+            fresh.model.original_model(ids(5, 6, 7), attention_mask=torch.ones(1, 2))
+        fresh.model.original_model(ids(5, 6, 7, 8), attention_mask=torch.ones(1, 2))
+    strip.remove()
+    assert probe.ledger.passes == {"its attention mask does not tell what is padding": 2}
+    assert probe.ledger.tokens.total() == 7
+
+
+def test_two_sets_that_are_one_place_are_refused(fresh: Kit) -> None:
+    with pytest.raises(HookPointError, match=r"'resid_pre\.0' and 'hidden_states\.0' are the same place"):
+        fresh.attach(Probe(hooks=("resid_pre", "hidden_states")))
 
 
 def test_a_forward_method_put_back_is_noticed_at_once(fresh: Kit) -> None:

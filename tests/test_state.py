@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -187,3 +189,33 @@ def test_probes_that_look_at_other_values_do_not_merge() -> None:
         one, two = fed(1), fed(2, probe=other)
         with pytest.raises(MergeError, match="different tokens or values"):
             one += two
+
+
+def test_a_mask_of_other_numbers_is_refused_and_one_of_floats_is_taken() -> None:
+    state = ProbeState(Probe())
+    with pytest.raises(InputError, match="1 and 0"):
+        state.update("p", np.ones((3, 2)), mask=[0, 2, 1])
+    with pytest.raises(InputError, match="at least one variable"):
+        state.update("p", np.ones((3, 0)))
+    state.update("p", np.ones((3, 2)), mask=[0.0, 1.0, 1.0])
+    assert state.tokens_seen == 2
+
+
+def test_a_state_can_be_copied_and_pickled() -> None:
+    state = fed(1)
+    for twin in (copy.deepcopy(state), pickle.loads(pickle.dumps(state))):
+        twin += fed(2)
+        assert (twin.tokens_seen, state.tokens_seen) == (240, 120)
+
+
+def test_the_last_visit_merges_with_the_last_visit() -> None:
+    one = fed(1, probe=Probe(bins=4, calibration_tokens=50, visit=-1))
+    one += fed(2)
+    assert one.tokens_seen == 240
+
+
+def test_what_was_not_counted_is_added_too() -> None:
+    one, empty = fed(1), ProbeState(Probe(bins=4, calibration_tokens=50))
+    empty.ledger.enter_uncounted("paused", 5)
+    one += empty
+    assert one.ledger.to_dict()["passes"] == {"paused": 1}

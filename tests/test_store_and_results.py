@@ -23,7 +23,7 @@ def a_result(seed: int = 0) -> MIResult:
 
 
 def a_state() -> ProbeState:
-    state = ProbeState(Probe(bins=4, calibration_tokens=30), {"name": "none"})
+    state = ProbeState(Probe(bins=4, calibration_tokens=30), {"name": "none"}, special_tokens={7, 0})
     x = np.random.default_rng(1).standard_normal((94, 6))
     x[5, 1] = np.inf
     state.update("a", x)
@@ -50,6 +50,8 @@ def test_a_state_comes_back_as_it_was_and_goes_on(tmp_path: Path) -> None:
     back = ProbeState.load(tmp_path / "s.safetensors")
     assert (back.probe, back.model, back.tokens_seen) == (state.probe, state.model, 94)
     assert (back.ledger, back.left_out) == (state.ledger, {"b": {"padding": 4}})
+    assert back.special_tokens == [0, 7]
+    assert {point.state for point in back.status().points.values()} == {"loaded from a file"}
     for name in ("a", "b"):
         assert back.counts[name] == state.counts[name]
         np.testing.assert_array_equal(back.binnings[name].edges, state.binnings[name].edges)

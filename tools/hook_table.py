@@ -74,6 +74,8 @@ def write(page: Path) -> None:
     if not notes:
         sys.exit(f"nothing in {NOTES}: run `python tools/hook_table.py run` first.")
     text = page.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        sys.exit(f"{page} must have the marks {BEGIN} and {END}, once each.")
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
     made = table(notes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,25 +40,28 @@ class Kit:
     def attach(self, probe: Probe = DEFAULT, **kwargs: Any) -> mi_probe.hooks.AttachedProbe:
         return mi_probe.attach(self.model, probe, **kwargs)
 
-    def read(self, probe: Any, key: str = "hidden_states.0") -> list[int]:
+    def table(self) -> np.ndarray:
+        """The embedding of each token."""
+        return np.array(self.model.embed.W_E.detach().float())
+
+    def read(self, probe: Any, key: str = "hidden_states.0", table: np.ndarray | None = None) -> list[int]:
         """The tokens that a probe counted, in order; as many at every hook point."""
         assert len({stream.n for stream in probe.streams.values()}) == 1, probe.status()
         assert probe.tokens_seen == probe.streams[key].n == probe.ledger.tokens["counted"]
         if not probe.tokens_seen:
             return []
-        table = self.model.embed.W_E.detach().float().numpy()
+        table = self.table() if table is None else table
         rows = np.asarray(probe.streams[key].rows(), dtype=np.float32)
         same = (rows[:, None, :] == table[None]).all(axis=-1)
         assert (same.sum(axis=1) == 1).all()
         return [int(token) for token in same.argmax(axis=1)]
 
-    def layers(self) -> int:
-        return int(self.model.cfg.n_layers)
-
 
 @cache
 def _folder() -> Path:
-    path = make_tiny_gpt2(Path(tempfile.mkdtemp(prefix="mi_probe_tests_")))
+    path = Path(tempfile.mkdtemp(prefix="mi_probe_tests_"))
+    atexit.register(shutil.rmtree, path)
+    make_tiny_gpt2(path)
     from safetensors.torch import load_file, save_file
 
     weights = load_file(path / "model.safetensors")
@@ -107,19 +112,36 @@ def _hooked_transformer() -> Any:
     return model
 
 
-def _has(maker: Callable[[], Any]) -> bool:
-    try:
-        maker()
-    except ImportError:
-        return False
-    return True
-
-
+_VERSION = int(TRANSFORMER_LENS.partition(".")[0])
 MAKERS: dict[str, Callable[[], Any]] = {
-    kind: maker for kind, maker in {"HookedTransformer": _hooked_transformer, "TransformerBridge": _bridge}.items() if _has(maker)
+    **({"HookedTransformer": _hooked_transformer} if _VERSION < 4 else {}),
+    **({"TransformerBridge": _bridge} if _VERSION > 2 else {}),
 }
 
 
 def kit(kind: str) -> Kit:
     """A fresh model of this kind."""
     return Kit(kind, MAKERS[kind]())
+
+
+def replace_point(kit: Kit) -> None:
+    """A fresh hook point in the place of block 1's input."""
+    from transformer_lens.hook_points import HookPoint
+
+    block = kit.model.blocks[1]
+    name = "hook_in" if hasattr(kit.model, "original_model") else "hook_resid_pre"
+    old, fresh = getattr(block, name), HookPoint()
+    fresh.name = old.name
+    setattr(block, name, fresh)
+    registry = kit.model._hook_registry if hasattr(kit.model, "original_model") else kit.model.hook_dict
+    for key in [key for key, point in registry.items() if point is old]:
+        registry[key] = fresh
+
+
+def everything_on(model: Any) -> list[Any]:
+    """Every hook and every method on an instance, so that none can be left behind unseen."""
+    found: list[Any] = [len(point.fwd_hooks) for point in model.hook_dict.values()]
+    modules = [model, *getattr(model, "original_model", model).modules(), *model.modules()]
+    found += [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in modules]
+    found += [sorted(name for name in ("forward", "generate", "generate_stream") if name in vars(m)) for m in modules]
+    return found

@@ -101,9 +101,9 @@ def test_a_named_set_resolves_or_says_what_the_model_lacks(both: tuple[str, Any,
 
 def test_what_blocks_add_adds_up(both: tuple[str, Any, Any]) -> None:
     architecture, ours, _ = both
+    if architecture == "Bert":
+        pytest.skip("its norms stand after the additions")
     at = rows_at(ours, ("resid_pre", "resid_post", "attn_out", "mlp_out"))
-    if architecture == "Bert":  # norms stand after the additions
-        return
     for i in range(3):
         added = at[f"resid_pre.{i}"] + at[f"attn_out.{i}"] + at[f"mlp_out.{i}"]
         np.testing.assert_allclose(added, at[f"resid_post.{i}"], atol=2e-5)

@@ -18,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from .kits import DEFAULT, EVERYTHING, MAKERS, Kit, kit
+from .kits import DEFAULT, EVERYTHING, MAKERS, Kit, everything_on, kit
 
 PROBES = {
     "default": DEFAULT,
@@ -214,15 +214,6 @@ class Machine(RuleBasedStateMachine):
             expected.probe.detach()
         self.model.reset_hooks()
         assert everything_on(self.model) == self.before
-
-
-def everything_on(model: Any) -> list[Any]:
-    """Every hook and every method on an instance, so that none can be left behind unseen."""
-    found: list[Any] = [len(point.fwd_hooks) for point in model.hook_dict.values()]
-    modules = [model, *getattr(model, "original_model", model).modules(), *model.modules()]
-    found += [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in modules]
-    found += [sorted(name for name in ("forward", "generate", "generate_stream") if name in vars(m)) for m in modules]
-    return found
 
 
 @pytest.mark.parametrize("kind", MAKERS)

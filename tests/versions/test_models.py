@@ -10,7 +10,7 @@ import torch
 import mi_probe
 from mi_probe.errors import MergeError, MIProbeWarning, ModelError
 
-from .behaviours import letters
+from .behaviours.base import letters
 from .kits import DEFAULT, MAKERS, Kit, kit
 
 
