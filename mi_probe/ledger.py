@@ -21,6 +21,8 @@ UNREADABLE_MASK = "its attention mask does not tell what is padding"
 STAND_INS = "it ran under vmap, jvp or fake tensors"
 HOOKS_GONE = "the probe's hooks were taken off"
 SILENT = "a hook point of the probe did not fire"
+MISFIT = "a hook point gave something else than one row of numbers a token"
+DETACHED = "the probe was detached or attached anew in the middle of it"
 TOO_FEW_VISITS = "a hook point fired less often than Probe(visit=...) asks for"
 
 

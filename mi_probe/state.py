@@ -25,7 +25,7 @@ from mi_probe.probe import CORPUS_BINS, Probe
 from mi_probe.result import MIResult, from_counts
 from mi_probe.tokens import PADDING, Choice, choose, real_tokens
 
-__all__ = ["SAME_MODEL", "PointStream", "ProbeState"]
+__all__ = ["FOUND_IN_WEIGHTS", "SAME_MODEL", "PointStream", "ProbeState"]
 
 _VERSION = 1
 
@@ -38,6 +38,8 @@ SAME_MODEL = (
     "writing_weights_centred",
 )
 """What must be equal for counts to add up; the name is a label."""
+
+FOUND_IN_WEIGHTS = ("layer_norm_folded", "writing_weights_centred")
 
 _SAME_VALUES = ("skip_first", "skip_special", "when", "visit")
 
@@ -99,8 +101,9 @@ class PointStream:
         """Reduce an activation to what `commit` needs: codes once the edges are frozen, its own copy of the rows before."""
         if self._frozen is not None:
             return self._frozen[0].encode(rows)
-        if self._waiting and rows.shape[1] != self._waiting[0].shape[1]:
-            raise InputError(f"this point has {self._waiting[0].shape[1]} variables; got rows of shape {rows.shape}.")
+        waiting = list(self._waiting)  # another thread may complete the calibration
+        if waiting and rows.shape[1] != waiting[0].shape[1]:
+            raise InputError(f"this point has {waiting[0].shape[1]} variables; got rows of shape {rows.shape}.")
         return np.array(rows)
 
     def completed_by(self, prepared: NDArray[Any]) -> tuple[Binning, JointCounts] | None:

@@ -44,7 +44,14 @@ class Choice:
     left_out: dict[str, int]
 
 
-def real_tokens(tokens: torch.Tensor, mask: Any, past: Any, tokenizer: Any, padding_side: str | None = None) -> torch.Tensor:
+def real_tokens(
+    tokens: torch.Tensor,
+    mask: Any,
+    past: Any,
+    tokenizer: Any,
+    padding_side: str | None = None,
+    prepends_bos: bool = True,
+) -> torch.Tensor:
     """Which tokens are not padding, over the cached past and the new ones.
 
     Parameters
@@ -59,6 +66,8 @@ def real_tokens(tokens: torch.Tensor, mask: Any, past: Any, tokenizer: Any, padd
         For the padding token.
     padding_side : {"right", "left"}, optional
         The tokenizer's by default.
+    prepends_bos : bool
+        Whether rows begin with BOS, which may be the same token as padding.
 
     Returns
     -------
@@ -93,7 +102,7 @@ def real_tokens(tokens: torch.Tensor, mask: Any, past: Any, tokenizer: Any, padd
             new = real.flip(-1).cumsum(-1).flip(-1) > 0
         else:
             new = real.cumsum(-1) > 0
-            if pad == getattr(tokenizer, "bos_token_id", None):  # the last pad of the run is this row's BOS
+            if prepends_bos and pad == getattr(tokenizer, "bos_token_id", None):  # the last pad of the run is this row's BOS
                 start = (~new).sum(-1) - 1
                 has_bos = (start >= 0).nonzero()[:, 0]
                 new[has_bos, start[has_bos]] = True

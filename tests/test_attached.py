@@ -11,20 +11,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-import mi_probe
 from mi_probe import Probe
 from mi_probe.errors import HookPointError, MIProbeWarning
 
-from .conftest import save_byte_tokenizer
-from .versions.behaviours.base import OF_TEXTS, TEXTS, fail, ids, letters
-from .versions.behaviours.generation import PROMPTS, generated, of_steps
+from .versions.behaviours.base import OF_TEXTS, TEXTS, fail, ids
+from .versions.behaviours.generation import PROMPTS, generated
 from .versions.kits import DEFAULT, Kit, everything_on, kit, replace_point
 
 ALL_TOKENS = replace(DEFAULT, skip_special=False)
@@ -98,16 +94,6 @@ def test_a_hook_point_that_is_gone_is_named(fresh: Kit) -> None:
         registry |= gone
         assert probe.status().points["hidden_states.1"].state == "attached"
         fresh.model(ids(5, 6))
-
-
-def test_a_hook_point_that_never_fires_is_out_of_the_probe_for_good(fresh: Kit) -> None:
-    name = "blocks.0.attn.qkv.hook_out"
-    with fresh.attach(replace(DEFAULT, hooks=("embed", name))) as probe:
-        with pytest.warns(MIProbeWarning, match=f"did not fire and are left out of the probe: {name}"):
-            fresh.model(ids(5, 6))
-        fresh.model(ids(5, 7))
-    assert probe.tokens_seen == probe.streams["embed"].n == 2
-    assert probe.status().points[name].state == "never fired: left out of the probe"
 
 
 def test_a_mask_of_another_length_is_refused_with_one_reason_in_the_books(fresh: Kit) -> None:
@@ -297,181 +283,3 @@ def test_every_token_that_went_in_is_in_the_books_once(fresh: Kit) -> None:
     assert {point.fired for point in status.points.values()} == {8}
     assert str(status).splitlines()[0] == f"{probe.tokens_seen} tokens counted at 4 hook points"
     assert probe.status().points["hidden_states.0"].state == "detached"
-
-
-# -- unusual calls ----------------------------------------------------------------------------------------------------
-
-
-def test_a_pass_whose_tensors_stand_for_others_is_not_counted(fresh: Kit) -> None:
-    point = fresh.model.hook_dict["blocks.1.hook_in"]
-
-    def mapped(x: Any, hook: Any) -> None:
-        torch.vmap(point)(x)
-
-    with fresh.attach() as probe, pytest.warns(MIProbeWarning, match="vmap"):
-        fresh.model.run_with_hooks(ids(5, 6, 7), fwd_hooks=[("blocks.2.hook_in", mapped)])
-    assert probe.tokens_seen == 0
-
-
-def test_a_compiled_bridge_can_be_attached_to(fresh: Kit) -> None:
-    with torch.no_grad():
-        compiled = torch.compile(fresh.model, backend="eager")
-        with mi_probe.attach(compiled, DEFAULT) as probe:
-            compiled(ids(5, 6, 7))
-    assert fresh.read(probe) == [6, 7]
-
-
-def test_arguments_that_generate_refuses_are_refused_as_before(fresh: Kit) -> None:
-    with fresh.attach() as probe:
-        with pytest.raises(TypeError, match="positional arguments"):
-            fresh.model.original_model.generate(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, max_new_token=3)
-        with pytest.raises(TypeError, match="stopping_criteria must be"):
-            fresh.model.generate(PROMPTS, stopping_criteria=3, verbose=False)
-        fresh.model(ids(5, 6))
-    assert fresh.read(probe) == [6]
-
-
-def test_stop_strings_end_a_row(fresh: Kit) -> None:
-    says = [letters(text) for text in ("abcde", "axyde", "aabcd", "zzzzz")]
-
-    def speak(logits: Any, hook: Any) -> Any:
-        logits = torch.zeros_like(logits)
-        for row, text in enumerate(says):
-            logits[row, -1, text[min(len(steps), 4)]] = 1
-        steps.append(True)
-        return logits
-
-    steps: list[bool] = []
-    with fresh.attach(ALL_TOKENS) as probe, fresh.model.hooks(fwd_hooks=[("unembed.hook_out", speak)]):
-        out = generated(fresh, PROMPTS, stop_at_eos=False, stop_strings=["bc", "y"])
-    assert [row[3:6] for row in out] == [text[:3] for text in says]
-    rows = [says[0][:3], says[1][:3], says[2][:4], says[3]]
-    assert sorted(fresh.read(probe)) == of_steps(rows, PROMPTS)
-
-
-@pytest.mark.parametrize("criterion", ["MaxLengthCriteria", "EosTokenCriteria", "own"])
-def test_stopping_criteria_decide_as_without_a_probe(fresh: Kit, criterion: str) -> None:
-    import transformers
-
-    inner = fresh.model.original_model
-    made = {
-        "MaxLengthCriteria": lambda: transformers.MaxLengthCriteria(20),
-        "EosTokenCriteria": lambda: transformers.EosTokenCriteria(generated(fresh, PROMPTS, stop_at_eos=False)[0][5]),
-        "own": lambda: OwnCriterion(),
-    }[criterion]
-    wanted = {"attention_mask": torch.ones_like(PROMPTS), "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-    before = inner.generate(PROMPTS, stopping_criteria=[made()], **wanted)
-    with fresh.attach(ALL_TOKENS):
-        after = inner.generate(PROMPTS, stopping_criteria=[made()], **wanted)
-    assert torch.equal(before, after)
-
-
-class OwnCriterion:
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        return torch.full((len(input_ids),), input_ids.shape[1] >= 9)
-
-
-@pytest.mark.parametrize("token", [np.int64(3), torch.tensor(3), [3, 4], torch.tensor([3, 4])])
-def test_stop_tokens_may_come_in_any_type(fresh: Kit, token: Any) -> None:
-    with fresh.attach(ALL_TOKENS) as probe:
-        fresh.model.original_model.generate(
-            PROMPTS, attention_mask=torch.ones_like(PROMPTS), max_new_tokens=2, eos_token_id=token, pad_token_id=0
-        )
-    assert probe.tokens_seen >= 8
-
-
-def test_a_static_cache_counts_as_any_other(fresh: Kit) -> None:
-    wanted = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-    mask = torch.tensor([[0, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 1]])
-    counted = []
-    for cache in (None, "static"):
-        with fresh.attach(ALL_TOKENS) as probe:
-            fresh.model.original_model.generate(PROMPTS, attention_mask=mask, cache_implementation=cache, **wanted)
-        counted.append(fresh.read(probe))
-    assert counted[0] == counted[1]
-    assert len(counted[0]) == 1 + 3 * 2 + 3 * 4
-
-
-def test_assisted_decoding_counts_all_that_was_run(fresh: Kit) -> None:
-    fed = []
-    watch = fresh.model.original_model.register_forward_pre_hook(
-        lambda module, args, kwargs: fed.append(kwargs["input_ids"].numel()), with_kwargs=True
-    )
-    with fresh.attach(ALL_TOKENS) as probe:
-        fresh.model.original_model.generate(
-            ids(5, 6, 5, 6, 5, 6),
-            attention_mask=torch.ones(1, 6),
-            prompt_lookup_num_tokens=3,
-            max_new_tokens=12,
-            do_sample=False,
-            pad_token_id=0,
-            eos_token_id=None,
-        )
-    watch.remove()
-    assert max(fed[1:]) > 1  # drafts were run
-    assert probe.tokens_seen == sum(fed) - 1
-
-
-def test_beam_search_counts_what_each_beam_was_fed(fresh: Kit) -> None:
-    with fresh.attach(ALL_TOKENS) as probe:
-        fresh.model.original_model.generate(
-            PROMPTS[:1],
-            attention_mask=torch.ones(1, 3),
-            num_beams=3,
-            min_new_tokens=4,
-            max_new_tokens=4,
-            do_sample=False,
-            pad_token_id=0,
-        )
-    assert probe.tokens_seen == 3 * 2 + 3 * 3  # the prompt is repeated for each beam; the last tokens are never fed
-
-
-def test_a_stream_of_tokens_that_is_given_up_leaves_nothing_behind(fresh: Kit) -> None:
-    with fresh.attach(ALL_TOKENS) as probe:
-        stream = fresh.model.generate_stream(PROMPTS[:1], max_new_tokens=9, verbose=False, stop_at_eos=False, do_sample=False)
-        next(stream)
-        stream.close()
-        before = probe.tokens_seen
-        fresh.model(ids(5, 6))
-        fresh.model(ids(5, 6, 7))  # no repetition of a text that a generation has seen
-    assert fresh.read(probe)[before:] == [6, 6, 7]
-
-
-def test_a_visit_is_a_whole_number_and_when_is_before_or_after() -> None:
-    assert Probe.from_toml(Probe(when="after", visit=0).to_toml()) == Probe(when="after", visit=0)
-    for wrong in ({"visit": -2}, {"visit": "last"}, {"when": "aftr"}):
-        with pytest.raises(mi_probe.errors.ProbeError, match=next(iter(wrong))):
-            Probe(**wrong)  # type: ignore[arg-type]
-
-
-def test_values_of_every_hook_point_are_those_of_a_cache(fresh: Kit) -> None:
-    tokens = ids(5, 6, 7, 8)
-    with fresh.attach() as probe:
-        _, cache = fresh.model.run_with_cache(tokens)
-    for key, name in probe.points.items():
-        np.testing.assert_array_equal(probe.streams[key].rows(), cache[name][0, 1:])
-
-
-@pytest.mark.parametrize("visit", [None, -1, 0, 2])
-def test_a_looped_model_counts_each_token_once_and_any_visit_can_be_chosen(visit: int | None, tmp_path: Path) -> None:
-    import transformers
-    from transformer_lens.model_bridge import TransformerBridge
-
-    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
-    torch.manual_seed(0)
-    config = transformers.HrmTextConfig(vocab_size=257, intermediate_size=32, max_position_embeddings=32, **small)
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    save_byte_tokenizer(tmp_path)
-    model = TransformerBridge.boot_transformers(str(tmp_path), device="cpu")
-    model.eval()
-    tokens, seen = ids(5, 6, 7), []
-    model.run_with_hooks(tokens, fwd_hooks=[("L_blocks.0.hook_out", lambda x, hook: seen.append(x[0, 1:].detach().numpy()))])
-    assert len(seen) == 6
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        with mi_probe.attach(model, replace(DEFAULT, hooks="L_blocks.0.hook_out", visit=visit)) as probe:
-            model(tokens)
-    assert probe.tokens_seen == 2
-    np.testing.assert_array_equal(probe.streams["L_blocks.0.hook_out"].rows(), seen[-1 if visit is None else visit])
-    warned = [w for w in said if "fires several times in a forward pass, with different values" in str(w.message)]
-    assert len(warned) == (visit is None)

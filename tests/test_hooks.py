@@ -231,12 +231,11 @@ def test_blocks_that_run_on_junk_are_not_counted(tiny: Any) -> None:
     assert probe.tokens_seen == 0
 
 
-def test_a_hook_that_never_fires_is_named(tiny: Any) -> None:
-    with mi_probe.attach(tiny, Probe(hooks=["embed", "blocks.0.attn.qkv.hook_out"])) as probe:
-        with pytest.warns(MIProbeWarning, match=r"did not fire.*blocks\.0\.attn\.qkv\.hook_out"):
-            tiny("some text")
-        with pytest.warns(MIProbeWarning, match="left out"):
-            assert list(probe.estimate()) == ["embed"]
+def test_a_hook_that_never_fires_is_named_and_nothing_is_counted_without_it(tiny: Any) -> None:
+    probe = mi_probe.attach(tiny, Probe(hooks=["embed", "blocks.0.attn.qkv.hook_out"]))
+    with probe, pytest.warns(MIProbeWarning, match=r"did not reach blocks\.0\.attn\.qkv\.hook_out.*leave those out"):
+        tiny("some text")
+    assert {stream.n for stream in probe.streams.values()} == {0}
 
 
 def test_a_probe_that_saw_no_forward_pass_says_so(tiny: Any) -> None:

@@ -11,7 +11,7 @@ from mi_probe.tokens import real_tokens
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["cached_past", "has_own_numbers", "input_tokens", "real_of"]
+__all__ = ["cache_of", "cached_past", "has_own_numbers", "input_tokens", "real_of"]
 
 
 def input_tokens(given: dict[str, Any], model: Any) -> Any:
@@ -31,9 +31,15 @@ def input_tokens(given: dict[str, Any], model: Any) -> Any:
         tokens = given.get("input", next(iter(given.values()), None))
     if isinstance(tokens, str):
         return None if model is None else model.to_tokens(tokens)
-    if tokens is not None and not torch.is_tensor(tokens) and hasattr(tokens, "__array__"):
+    if isinstance(tokens, list) or (tokens is not None and not torch.is_tensor(tokens) and hasattr(tokens, "__array__")):
         return torch.as_tensor(tokens)
     return tokens
+
+
+def cache_of(given: dict[str, Any]) -> Any:
+    """The cache among the arguments, of whatever kind: keys and values, or the state of a state-space model."""
+    names = ("past_key_values", "past_kv_cache", "cache_params", "state")
+    return next((given[name] for name in names if given.get(name) is not None), None)
 
 
 def cached_past(given: dict[str, Any]) -> Any:
@@ -64,6 +70,7 @@ def real_of(
     generation: Generation | None,
     tokenizer: Any,
     padding_side: str | None,
+    prepends_bos: bool,
 ) -> torch.Tensor:
     """Which tokens are not padding, over the cached past and the new ones, shape (batch, past + position), bool.
 
@@ -74,11 +81,15 @@ def real_of(
     """
     import torch
 
-    mask = given.get("attention_mask", given.get("one_zero_attention_mask"))  # the latter is HookedEncoder's
+    mask: Any = given.get("attention_mask", given.get("one_zero_attention_mask"))  # the latter is HookedEncoder's
     if not torch.is_tensor(past):
         past = torch.ones(tokens.shape[0], int(past), dtype=torch.bool, device=tokens.device)
     columns = past.shape[1] + tokens.shape[1]
+    if getattr(mask, "ndim", None) == 1:  # of one row, as its tokens may be
+        mask = mask[None]
     flat = getattr(mask, "ndim", None) == 2
+    if flat and mask.shape[1] > columns and given.get("past_key_values") is not None:
+        mask = mask[:, :columns]  # as long as a static cache will become
     if generation is not None and generation.has_rows_of(tokens):
         if mask is None or not flat:  # a static cache has a mask of queries and keys, which hides what is padding
             return generation.real_with(columns)
@@ -87,7 +98,7 @@ def real_of(
         mask, flat = generation.prompt_mask, True
     if mask is not None and not flat:
         raise InputError("its attention mask is not (batch, position): which tokens are padding cannot be told")
-    return real_tokens(tokens, mask, past, tokenizer, padding_side)
+    return real_tokens(tokens, mask, past, tokenizer, padding_side, prepends_bos)
 
 
 def has_own_numbers(tensor: torch.Tensor) -> bool:

@@ -6,7 +6,6 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +13,19 @@ import numpy as np
 
 from mi_probe.binning import Binning
 from mi_probe.counts import JointCounts
-from mi_probe.errors import HookPointError, nearest
+from mi_probe.errors import HookPointError
 from mi_probe.hooks.arguments import has_own_numbers
-from mi_probe.hooks.facts import describe_model, has_dropout
-from mi_probe.hooks.names import HookedModel, require_model, resolve, site_of
+from mi_probe.hooks.facts import describe_model, has_dropout, weights_stand_for_others
+from mi_probe.hooks.names import HookedModel, inner_of, resolve, site_of, with_edges
 from mi_probe.hooks.passes import Pass, Watch, compile_anew
 from mi_probe.hooks.saying import few, warn_user
 from mi_probe.hooks.sites import Hook
 from mi_probe.ledger import (
     CHANGED,
     COUNTED,
+    DETACHED,
     HOOKS_GONE,
+    MISFIT,
     NO_TOKENS,
     PAUSED,
     RAISED,
@@ -35,21 +36,22 @@ from mi_probe.ledger import (
     PointStatus,
     Status,
 )
-from mi_probe.probe import Probe, load_probe
-from mi_probe.state import SAME_MODEL, PointStream, ProbeState
+from mi_probe.probe import Probe
+from mi_probe.state import FOUND_IN_WEIGHTS, SAME_MODEL, PointStream, ProbeState
 from mi_probe.tokens import Choice, choose
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["AttachedProbe", "attach"]
+__all__ = ["AttachedProbe"]
 
 
 class _Batch:
     """What one probe keeps of a forward pass under way."""
 
-    def __init__(self, refused: str | None) -> None:
-        self.refused = refused
+    def __init__(self, refused: str | None, attachment: int) -> None:
+        self.refused, self.detail = refused, ""
+        self.attachment = attachment
         self.choice: Choice | None = None
         self.taken: dict[str, Any] = {}
         self.fired: dict[str, int] = {}
@@ -71,7 +73,13 @@ class AttachedProbe(ProbeState):
         resolved = resolve(model, probe)
         keys = [p.key for p in resolved]
         if edges is not None:
-            probe = _with_edges(probe, keys, edges)
+            probe = with_edges(probe, keys, edges)
+        config = getattr(inner_of(model), "config", None)
+        if getattr(config, "is_encoder_decoder", False) and any("decoder" in p.hook_name for p in resolved):
+            raise HookPointError(
+                "this model has an encoder and a decoder, each with tokens of its own: only hook points of the encoder can be "
+                "measured here. Feed the decoder's activations to ProbeState.update."
+            )
         super().__init__(probe, describe_model(model), {key: PointStream(probe) for key in keys})
         self.points = {p.key: p.hook_name for p in resolved}
         for key, binning in (edges or {}).items():
@@ -82,10 +90,10 @@ class AttachedProbe(ProbeState):
         self._model = weakref.ref(model)  # counts that are kept must not keep the weights
         self._watch: Watch | None = None
         self._hooks: dict[str, Hook] = {}
-        self._silent: set[str] = set()  # hook points that exist but never fire
         self._fired: dict[str, int] = dict.fromkeys(keys, 0)
         self._outside: dict[str, int] = dict.fromkeys(keys, 0)
         self._pauses = 0
+        self._attachment = 0
         self._warned: set[str] = set()
         if has_dropout(model):
             warn_user("the model is in training mode: its dropout changes activations; call model.eval() first.")
@@ -95,6 +103,7 @@ class AttachedProbe(ProbeState):
 
     def _put_on(self, model: HookedModel) -> None:
         self._watch = watch = Watch.join(self, model)
+        self._attachment += 1
         hooks, hook_dict, myself = self._hooks, model.hook_dict, weakref.ref(self)
         self._finalizer = weakref.finalize(self, _take_off, watch, hooks)
         self._finalizer.atexit = False
@@ -112,7 +121,12 @@ class AttachedProbe(ProbeState):
             self._finalizer()  # takes the hooks off, once
             compile_anew()
             self._watch = None
+            self._attachment += 1
             self._hooks = {}
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """A copy, or what is pickled, is the counts without the model: a `ProbeState`."""
+        return ProbeState, (self.probe, self.model, self.streams, self.special_tokens, self.ledger, self.left_out)
 
     def reattach(self) -> None:
         """Put the hooks on again, after others took them off or replaced hook points; counting goes on.
@@ -203,12 +217,8 @@ class AttachedProbe(ProbeState):
     # -- the books ---------------------------------------------------------------------------------------------------
 
     def _point_status(self, key: str) -> PointStatus:
-        if key in self._silent:
-            state = "never fired: left out of the probe"
-        elif key in self._hooks:
-            state = self._trouble(key) or "attached"
-        else:
-            state = "detached" if key in self.points else "fed by update"
+        states = {True: "detached", False: "fed by update"}
+        state = (self._trouble(key) or "attached") if key in self._hooks else states[key in self.points]
         books = super()._point_status(key)
         return replace(
             books,
@@ -253,8 +263,15 @@ class AttachedProbe(ProbeState):
 
     def pass_begins(self, run: Pass) -> None:
         """The model's forward pass begins."""
-        refused = PAUSED if self._pauses else None if self._is_as_attached() else CHANGED
-        run.batches[self] = _Batch(refused)
+        model = self._model()
+        if self._pauses:
+            refused: str | None = PAUSED
+        elif model is not None and weights_stand_for_others(model):
+            refused = STAND_INS
+        else:
+            refused = None if self._is_as_attached() else CHANGED
+        run.batches[self] = batch = _Batch(refused, self._attachment)
+        batch.detail = STAND_INS if refused == STAND_INS else ""  # pausing needs no warning, and a change has had its own
         if refused is None:
             for hook in self._hooks.values():
                 hook.place(self.probe.when)
@@ -264,7 +281,10 @@ class AttachedProbe(ProbeState):
         if model is None:  # the bridge is gone, its inner model runs on: its hook points are those that were attached
             return True
         now = describe_model(model)
-        changed = [fact for fact in SAME_MODEL if now[fact] != self.model[fact]]
+        # Training moves weights away from a mean of zero; only processing moves them there.
+        changed = [
+            fact for fact in SAME_MODEL if now[fact] != self.model[fact] and not (fact in FOUND_IN_WEIGHTS and not now[fact])
+        ]
         if changed:
             self._warn(
                 "changed",
@@ -298,12 +318,18 @@ class AttachedProbe(ProbeState):
         visit = batch.fired.get(key, 0)
         batch.fired[key] = visit + 1
         wanted = self.probe.visit
-        if batch.refused or run.refused or batch.choice is None or key in self._silent or wanted not in (None, -1, visit):
+        if batch.refused or run.refused or batch.choice is None or wanted not in (None, -1, visit):
             return
         if not has_own_numbers(activation):
-            run.refuse(STAND_INS)
+            batch.refused = batch.detail = STAND_INS
             return
-        prepared = self.streams[key].prepare(self._rows(key, activation, batch.choice))
+        misfit = self._misfit(key, activation, batch.choice)
+        if misfit and self.streams[key].n:  # it fitted before: this pass is an unusual one
+            batch.refused, batch.detail = MISFIT, misfit
+            return
+        if misfit:
+            raise HookPointError(f"{misfit}.")
+        prepared = self.streams[key].prepare(self._rows(activation, batch.choice))
         before = batch.taken.get(key)
         if wanted is None and before is not None and not _same(before, prepared):
             self._warn(
@@ -313,14 +339,18 @@ class AttachedProbe(ProbeState):
             )
         batch.taken[key] = prepared
 
-    def _rows(self, key: str, activation: torch.Tensor, choice: Choice) -> Any:
+    def _misfit(self, key: str, activation: torch.Tensor, choice: Choice) -> str:
+        """Why an activation is not one row a token; empty if it is."""
+        if activation.ndim >= 3 and tuple(activation.shape[:2]) == choice.shape and activation.is_floating_point():
+            return ""
+        return (
+            f"hook point '{self.points[key]}' gives {activation.dtype} of shape {tuple(activation.shape)}, not one row of "
+            f"numbers a token, (batch, position, ...) with batch x position {choice.shape}"
+        )
+
+    def _rows(self, activation: torch.Tensor, choice: Choice) -> Any:
         import torch
 
-        if activation.ndim < 3 or tuple(activation.shape[:2]) != choice.shape or not activation.is_floating_point():
-            raise HookPointError(
-                f"hook point '{self.points[key]}' gives {activation.dtype} of shape {tuple(activation.shape)}, not one row of "
-                f"numbers a token, (batch, position, ...) with batch x position {choice.shape}."
-            )
         with torch.no_grad():
             rows = activation.detach().flatten(2).flatten(0, 1)
             if choice.index is not None:
@@ -344,7 +374,7 @@ class AttachedProbe(ProbeState):
         if error is not None and refused == RAISED:  # it is on its way to the user, and goes there as it is
             error.add_note("mi_probe: none of the tokens of this forward pass was counted.")
         elif message:
-            self._warn(refused or "silent", message)
+            self._warn(str(refused), message)
 
     def _count(self, batch: _Batch, choice: Choice) -> None:
         completed = {key: self.streams[key].completed_by(prepared) for key, prepared in batch.taken.items()}
@@ -360,13 +390,15 @@ class AttachedProbe(ProbeState):
         """Why a pass is not counted, None if it is, and what to say of it."""
         # TransformerLens ends a pass at stop_at_layer by an exception, which older versions do not have.
         by_exception = type(error).__name__ == "StopAtLayerException"
-        if batch.refused:
-            return batch.refused, ""
+        if batch.attachment != self._attachment:
+            return DETACHED, ""
+        if batch.refused and error is None:
+            return batch.refused, f"a forward pass was not counted: {batch.detail}." if batch.detail else ""
         if error is not None and not by_exception:
             return RAISED, ""
         if run.refused or batch.choice is None:
             return run.refused or NO_TOKENS, f"a forward pass was not counted: {run.detail or NO_TOKENS}."
-        absent = [key for key in self.points if key not in batch.taken and key not in self._silent]
+        absent = [key for key in self.points if key not in batch.taken]
         if not absent:
             return None, ""
         names = few(self.points[key] for key in absent)
@@ -382,11 +414,10 @@ class AttachedProbe(ProbeState):
                 f"hook point '{self.points[fired[0]]}' fired {batch.fired[fired[0]]} times in a forward pass, and "
                 f"Probe(visit={self.probe.visit}) counts another firing (0 is the first): none of its tokens was counted."
             )
-        never = [key for key in absent if not self._fired[key]]
-        if len(never) < len(absent) or not batch.taken:
-            return SILENT, f"a forward pass did not reach {names}: none of its tokens was counted."
-        self._silent |= set(never)
-        return None, f"these hook points did not fire and are left out of the probe: {names}."
+        return SILENT, (
+            f"a forward pass did not reach {names}: none of its tokens was counted. Some hook points exist and never fire; leave "
+            "those out of the probe."
+        )
 
     def status(self) -> Status:
         """What was counted, what was left out and why, and how each hook point fares; ``print`` it.
@@ -435,66 +466,3 @@ def _taker(probe: weakref.ref[AttachedProbe], key: str) -> Callable[..., None]:
 
 def _same(one: Any, two: Any) -> bool:
     return one.shape == two.shape and one.dtype == two.dtype and np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
-
-
-def _with_edges(probe: Probe, keys: list[str], edges: Mapping[str, Binning]) -> Probe:
-    """The probe with the binning that the edges have; they must be there for all hook points, and of one kind."""
-    for key in [*edges, *keys]:
-        if key not in edges or key not in keys:
-            where = "the probe does not measure it" if key in edges else "the probe measures it, but it has no edges"
-            raise HookPointError(f"edges and probe differ at '{key}': {where}{nearest(key, edges if key in keys else keys)}.")
-    kinds = {(binning.method, binning.bins) for binning in edges.values()}
-    if len(kinds) > 1:
-        raise HookPointError(f"edges must have one method and one number of bins; got {sorted(kinds)}.")
-    method, bins = kinds.pop()
-    return replace(probe, method=method, bins=bins)
-
-
-def attach(
-    model: HookedModel, probe: Probe | str | Path = "dimension_pairs", *, edges: Mapping[str, Binning] | None = None
-) -> AttachedProbe:
-    """Attach a probe to a TransformerLens model; it counts while your own forward passes run.
-
-    Your hooks and the model's outputs are untouched: the logits are bit-equal with and without a probe. Use it as a context
-    manager, or call ``detach()`` yourself.
-
-    Parameters
-    ----------
-    model : TransformerBridge, HookedTransformer or RemoteBridge
-        Loaded by TransformerLens or `mi_probe.load_model`; compiled by ``torch.compile`` or not.
-    probe : Probe, str or path
-        What to measure: a `Probe`, the name of a ready-made one, or a TOML file.
-    edges : mapping of hook point -> Binning, optional
-        Edges to use from the first token on, such as the ``binnings`` of another run. Counts with the same edges can be added up.
-
-    Returns
-    -------
-    AttachedProbe
-        With ``tokens_seen``, ``counts``, ``estimate()``, ``save(path)``, ``status()``, ``pause()``, ``reattach()``, ``detach()``.
-
-    Raises
-    ------
-    HookPointError
-        The model lacks a hook point, a pattern matches nothing, or the edges are of other hook points. Later, in a forward pass:
-        a hook point gives something else than one row of numbers a token.
-    ProbeError, RoomError
-        The probe's file is not valid, or not there.
-
-    Warns
-    -----
-    MIProbeWarning
-        Training mode; a hook that did not fire or was taken off; a forward pass that was not counted.
-
-    Examples
-    --------
-    >>> import mi_probe
-    >>> model = mi_probe.load_model("coffee-gpt2")
-    >>> with mi_probe.attach(model, mi_probe.Probe(layers=[0, 12])) as probe:
-    ...     _ = model("Turkish coffee is made in a small copper pot, and it is served with the grounds.")
-    >>> result = probe.estimate()
-    >>> list(result)
-    ['hidden_states.0', 'hidden_states.12']
-    """
-    require_model(model)
-    whole = getattr(model, "_orig_mod", model)  # what torch.compile wraps
-    return AttachedProbe(whole, probe if isinstance(probe, Probe) else load_probe(probe), edges)

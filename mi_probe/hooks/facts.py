@@ -5,11 +5,18 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+from mi_probe.hooks.arguments import has_own_numbers
 from mi_probe.hooks.names import HookedModel, inner_of
 
-__all__ = ["describe_model", "has_dropout"]
+__all__ = ["describe_model", "has_dropout", "weights_stand_for_others"]
 
 _looked_up: weakref.WeakKeyDictionary[Any, tuple[Any, tuple[bool, bool]]] = weakref.WeakKeyDictionary()
+
+
+def weights_stand_for_others(model: HookedModel) -> bool:
+    """Whether the weights are not the model's own, as under torch.func: nothing can be read from them then."""
+    weight = getattr(getattr(model, "embed", None), "W_E", None)
+    return weight is not None and not has_own_numbers(weight)
 
 
 def describe_model(model: HookedModel) -> dict[str, Any]:

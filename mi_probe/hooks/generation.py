@@ -23,13 +23,20 @@ class Generation:
         Tokens that end a row; None if a row cannot be followed from step to step (beam search, assisted decoding).
     depth : int
         How many forward passes were under way when it was called.
+    prompt : tensor, optional
+        What it was called with: token ids, or embeddings.
     prompt_mask : tensor, shape (batch, position), optional
         The attention mask that it was called with.
     """
 
-    def __init__(self, stop: tuple[int, ...] | None, depth: int, prompt_mask: Any = None) -> None:
+    def __init__(self, stop: tuple[int, ...] | None, depth: int, prompt: Any = None, prompt_mask: Any = None) -> None:
         self.stop, self.depth, self.prompt_mask = stop, depth, prompt_mask
+        shape = tuple(getattr(prompt, "shape", ()))
+        self.prompt_length = int(shape[1]) if len(shape) > 1 else None
+        self.embedded = len(shape) == 3  # a prompt of embeddings, whose tokens nobody knows
         self.columns = 0  # positions fed so far
+        self.text: torch.Tensor | None = None  # what was fed, where it was fed as a whole
+        self.cache: Any = None
         self.real: torch.Tensor | None = None
         self.ended: torch.Tensor | None = None
         self.fed: torch.Tensor | None = None
@@ -40,6 +47,21 @@ class Generation:
 
         if torch.is_tensor(tokens) and not tokens.is_floating_point() and tokens.ndim == 2:
             self.fed = tokens if self.fed is None else torch.cat([self.fed, tokens], dim=-1)
+
+    def takes(self, tokens: torch.Tensor, past: int, cache: Any) -> bool:
+        """Whether a pass is the next step; a criterion or a guide may run the model on other texts in between."""
+        import torch
+
+        if not self.columns or self.stop is None:
+            return True
+        if cache is not None and past:
+            if self.cache is None:
+                self.cache = cache
+            return cache is self.cache
+        known = self.text
+        return known is None or (
+            len(known) == len(tokens) and torch.equal(tokens[:, : known.shape[1]].to(known.device), known[:, : tokens.shape[1]])
+        )
 
     def has_rows_of(self, tokens: torch.Tensor) -> bool:
         """Whether there was a step before, with as many rows."""
@@ -64,18 +86,22 @@ class Generation:
         rows, positions = tokens.shape
         column = torch.arange(past, past + positions, device=tokens.device)
         repeated = (column < (0 if past else self.columns)).expand(rows, positions)
-        if self.stop is None or not self.columns:
+        begins = self.prompt_length if self.prompt_length is not None else self.columns or past + positions
+        if self.stop is None or past + positions <= begins:
             return repeated, None
-        ended = torch.isin(tokens, torch.tensor(self.stop, device=tokens.device, dtype=tokens.dtype)) & ~repeated
+        generated = (column >= begins) & ~repeated
+        ended = torch.isin(tokens, torch.tensor(self.stop, device=tokens.device, dtype=tokens.dtype)) & generated
         finished = ended.long().cumsum(-1) > 0
         if self.ended is not None and len(self.ended) == rows:
             finished = finished | self.ended.to(tokens.device)[:, None]
         return repeated, finished & ~repeated
 
-    def step_ended(self, real: torch.Tensor | None, finished: torch.Tensor | None) -> None:
+    def step_ended(self, tokens: torch.Tensor | None, real: torch.Tensor | None, finished: torch.Tensor | None) -> None:
         """A step has ended well."""
-        if real is None:
+        if real is None or tokens is None:
             return
+        if real.shape == tokens.shape:
+            self.text = tokens
         self.real = real
         self.columns = max(self.columns, real.shape[1])
         if finished is not None:
@@ -135,8 +161,14 @@ def generation_of(
     given = dict(bound.arguments)
     given |= next((given.pop(p.name) for p in bound.signature.parameters.values() if p.kind is p.VAR_KEYWORD), {})
     if model is None:
-        config = given.get("generation_config") or getattr(getattr(generate, "__self__", None), "generation_config", None)
-        options = {name: given.get(name, getattr(config, name, None)) for name in ("eos_token_id", *_ROWS_CHANGE)}
+        configs = [given.get("generation_config"), getattr(getattr(generate, "__self__", None), "generation_config", None)]
+        options = {
+            name: next((v for v in (given.get(name), *(getattr(c, name, None) for c in configs)) if v is not None), None)
+            for name in ("eos_token_id", "stop_strings", *_ROWS_CHANGE)
+        }
+        if "eos_token_id" in given:  # given as None, it is none
+            options["eos_token_id"] = given["eos_token_id"]
+        given["stop_strings"] = options["stop_strings"]
         stop = options["eos_token_id"]
         followed = (options["num_beams"] or 1) == 1 and not any(options[name] for name in _ROWS_CHANGE[1:])
     else:
@@ -147,7 +179,10 @@ def generation_of(
             stop = getattr(getattr(model, "tokenizer", None), "eos_token_id", None)
         stop = stop if given.get("stop_at_eos", True) else None
         followed = True
-    generation = Generation(_token_ids(stop) if followed else None, depth, given.get("attention_mask"))
+    prompt = next(
+        (given[name] for name in ("input", "inputs", "input_ids", "inputs_embeds") if given.get(name) is not None), None
+    )
+    generation = Generation(_token_ids(stop) if followed else None, depth, prompt, given.get("attention_mask"))
     return generation, _reporting(given, kwargs, generation, model)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from mi_probe.binning import Binning
 from mi_probe.errors import HookPointError, nearest
 from mi_probe.probe import NAMED_SETS, Probe
 
-__all__ = ["HookedModel", "Point", "inner_of", "points", "require_model", "resolve", "site_of"]
+__all__ = ["HookedModel", "Point", "inner_of", "points", "require_model", "resolve", "site_of", "with_edges"]
 
 
 class HookedModel(Protocol):
@@ -202,3 +204,16 @@ def _of_layers(members: list[Point], layers: tuple[int, ...] | None, wanted: str
     if not chosen <= set(there):
         raise HookPointError(f"layers {sorted(chosen - set(there))} are not in '{wanted}', which has {min(there)} to {top - 1}.")
     return [p for p in members if p.layer in chosen]
+
+
+def with_edges(probe: Probe, keys: list[str], edges: Mapping[str, Binning]) -> Probe:
+    """The probe with the binning that the edges have; they must be there for all hook points, and of one kind."""
+    for key in [*edges, *keys]:
+        if key not in edges or key not in keys:
+            where = "the probe does not measure it" if key in edges else "the probe measures it, but it has no edges"
+            raise HookPointError(f"edges and probe differ at '{key}': {where}{nearest(key, edges if key in keys else keys)}.")
+    kinds = {(binning.method, binning.bins) for binning in edges.values()}
+    if len(kinds) > 1:
+        raise HookPointError(f"edges must have one method and one number of bins; got {sorted(kinds)}.")
+    method, bins = kinds.pop()
+    return replace(probe, method=method, bins=bins)

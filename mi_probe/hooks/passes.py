@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mi_probe.errors import InputError
-from mi_probe.hooks.arguments import cached_past, has_own_numbers, input_tokens, real_of
+from mi_probe.hooks.arguments import cache_of, cached_past, has_own_numbers, input_tokens, real_of
 from mi_probe.hooks.generation import Generation, generation_of
 from mi_probe.hooks.names import HookedModel, inner_of
 from mi_probe.ledger import NO_TOKENS, STAND_INS, UNREADABLE_MASK
@@ -220,6 +220,7 @@ class Watch:
                 self._methods.append(_Method(target, name, around, self))
 
         wrap(owner, "forward", self._run)
+        wrap(owner, "_replicate_for_data_parallel", self._replicate)
         if inner is not None:
             wrap(model, "forward", functools.partial(self._call, list(inspect.signature(model.forward).parameters)))
             wrap(owner, "generate", self._generate)
@@ -281,6 +282,13 @@ class Watch:
         finally:
             self._local.padding_side = before
 
+    def _replicate(self, replicate: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """DataParallel copies attributes as they are: with ours, its copies would run the model they were made from."""
+        replica = replicate(*args, **kwargs)
+        for name in [name for name, value in vars(replica).items() if isinstance(value, _Method)]:
+            del replica.__dict__[name]
+        return replica
+
     def _generate(
         self, generate: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], model: Callable[[], Any] | None = None
     ) -> Any:
@@ -319,21 +327,23 @@ class Watch:
         arguments = dict(zip(self._parameters, args, strict=False)) | kwargs
         run = Pass(arguments, self._generation(len(self._stack)))
         self._stack.append(run)
-        with self._lock:
-            listeners = list(self._listeners)
-        for listener in listeners:
-            listener.pass_begins(run)
-        if not run.batches:
-            return
-        run.past = cached_past(arguments)
-        tokens = self._tokens_of(run)
-        if tokens is not None:
-            self._see(run, tokens)
+        try:
+            with self._lock:
+                listeners = list(self._listeners)
+            for listener in listeners:
+                listener.pass_begins(run)
+            run.past = cached_past(arguments)
+            tokens = self._tokens_of(run)
+            if tokens is not None:
+                self._see(run, tokens)
+        except BaseException:
+            self._stack.remove(run)  # it has not begun
+            raise
 
     def _end(self, error: BaseException | None) -> None:
         run = self._stack.pop()
         if run.generation is not None and error is None:
-            run.generation.step_ended(run.real, run.finished)
+            run.generation.step_ended(run.tokens, run.real, run.finished)
         for listener in list(run.batches):
             listener.pass_ends(run, error)
 
@@ -346,11 +356,14 @@ class Watch:
             return input_tokens(given, next(iter(self._models), None))
         if given.get("start_at_layer") is None:  # HookedTransformer: its own input is what is embedded
             return None
-        fed = None if run.generation is None else run.generation.fed
-        residual = given.get("input")
-        if given["start_at_layer"] == 0 and fed is not None and torch.is_tensor(residual):
-            run.past = fed.shape[1] - residual.shape[1]
-            return fed[:, -residual.shape[1] :]  # its generate() embeds beforehand
+        generation, residual = run.generation, given.get("input")
+        fed = None if generation is None else generation.fed
+        if generation is not None and fed is not None and given["start_at_layer"] == 0 and torch.is_tensor(residual):
+            positions = residual.shape[1]
+            if positions <= fed.shape[1]:  # its generate() embeds beforehand
+                before = (generation.prompt_length or 0) if generation.embedded else 0
+                run.past = before + fed.shape[1] - positions
+                return fed[:, -positions:]
         run.refuse(NO_TOKENS)
         return None
 
@@ -373,11 +386,20 @@ class Watch:
             return
         tokens = tokens[None] if tokens.ndim == 1 else tokens
         run.tokens = tokens
-        tokenizer = getattr(next(iter(self._models), None), "tokenizer", None)
+        model = next(iter(self._models), None)
+        side, bos = getattr(self._local, "padding_side", None), run.arguments.get("prepend_bos")
+        prepends = bos if isinstance(bos, bool) else bool(getattr(getattr(model, "cfg", None), "default_prepend_bos", True))
         with torch.no_grad():
+            if run.generation is not None:
+                cache, known = cache_of(run.arguments), run.generation.columns
+                if known and not torch.is_tensor(run.past) and not run.past and cache is not None and tokens.shape[1] < known:
+                    run.past = known  # a state-space model keeps no keys to count
+                length = run.past.shape[1] if torch.is_tensor(run.past) else run.past
+                if not run.generation.takes(tokens, length, cache):
+                    run.generation = None
             try:
-                side = getattr(self._local, "padding_side", None)
-                run.real = real_of(tokens, run.arguments, run.past, run.generation, tokenizer, side)
+                tokenizer = getattr(model, "tokenizer", None)
+                run.real = real_of(tokens, run.arguments, run.past, run.generation, tokenizer, side, prepends)
             except InputError as error:
                 run.refuse(UNREADABLE_MASK, str(error).rstrip("."))
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -91,3 +92,31 @@ def test_the_mask_of_a_hooked_encoder_is_seen() -> None:
         model(torch.tensor([[5, 6, 7], [8, 9, 9]]), one_zero_attention_mask=mask)
     assert list(probe.points.values()) == ["blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"]
     assert probe.tokens_seen == 3
+
+
+def only_hooked_transformer(kit: Kit) -> Any:
+    if kit.kind != "HookedTransformer":
+        pytest.skip("a matter of HookedTransformer")
+    return kit.model
+
+
+def test_padding_on_the_left_without_bos_is_padding_to_its_end(fresh: Kit) -> None:
+    model = only_hooked_transformer(fresh)
+    model.tokenizer.padding_side = "left"
+    try:
+        with fresh.attach(replace(DEFAULT, skip_special=False)) as probe:
+            model(["tea", "coffee"], prepend_bos=False)
+    finally:
+        model.tokenizer.padding_side = "right"
+    assert fresh.read(probe) == [*letters("tea")[1:], *letters("coffee")[1:]]
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_generation_from_embeddings_runs_and_counts_the_tokens_it_knows(fresh: Kit, cache: bool) -> None:
+    model = only_hooked_transformer(fresh)
+    prompt = model.embed(torch.tensor([[5, 6, 7]]))
+    wanted = {"max_new_tokens": 4, "do_sample": False, "stop_at_eos": False, "verbose": False, "use_past_kv_cache": cache}
+    bare = model.generate(prompt, return_type="tokens", **wanted)
+    with pytest.warns(MIProbeWarning, match="no token ids"), fresh.attach(replace(DEFAULT, skip_special=False)) as probe:
+        assert torch.equal(model.generate(prompt, return_type="tokens", **wanted), bare)
+    assert fresh.read(probe) == (bare[0, :-1].tolist() if cache else [])

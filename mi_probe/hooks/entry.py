@@ -1,0 +1,63 @@
+"""The way in: attach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mi_probe.binning import Binning
+from mi_probe.hooks.attached import AttachedProbe
+from mi_probe.hooks.names import HookedModel, require_model
+from mi_probe.probe import Probe, load_probe
+
+__all__ = ["attach"]
+
+
+def attach(
+    model: HookedModel, probe: Probe | str | Path = "dimension_pairs", *, edges: Mapping[str, Binning] | None = None
+) -> AttachedProbe:
+    """Attach a probe to a TransformerLens model; it counts while your own forward passes run.
+
+    Your hooks and the model's outputs are untouched: the logits are bit-equal with and without a probe. Use it as a context
+    manager, or call ``detach()`` yourself.
+
+    Parameters
+    ----------
+    model : TransformerBridge, HookedTransformer or RemoteBridge
+        Loaded by TransformerLens or `mi_probe.load_model`; compiled by ``torch.compile`` or not.
+    probe : Probe, str or path
+        What to measure: a `Probe`, the name of a ready-made one, or a TOML file.
+    edges : mapping of hook point -> Binning, optional
+        Edges to use from the first token on, such as the ``binnings`` of another run. Counts with the same edges can be added up.
+
+    Returns
+    -------
+    AttachedProbe
+        With ``tokens_seen``, ``counts``, ``estimate()``, ``save(path)``, ``status()``, ``pause()``, ``reattach()``, ``detach()``.
+
+    Raises
+    ------
+    HookPointError
+        The model lacks a hook point, a pattern matches nothing, or the edges are of other hook points. Later, in a forward pass:
+        a hook point gives something else than one row of numbers a token.
+    ProbeError, RoomError
+        The probe's file is not valid, or not there.
+
+    Warns
+    -----
+    MIProbeWarning
+        Training mode; a hook that did not fire or was taken off; a forward pass that was not counted.
+
+    Examples
+    --------
+    >>> import mi_probe
+    >>> model = mi_probe.load_model("coffee-gpt2")
+    >>> with mi_probe.attach(model, mi_probe.Probe(layers=[0, 12])) as probe:
+    ...     _ = model("Turkish coffee is made in a small copper pot, and it is served with the grounds.")
+    >>> result = probe.estimate()
+    >>> list(result)
+    ['hidden_states.0', 'hidden_states.12']
+    """
+    require_model(model)
+    whole = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    return AttachedProbe(whole, probe if isinstance(probe, Probe) else load_probe(probe), edges)
