@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -70,3 +72,20 @@ def coffee() -> Any:
     import mi_probe
 
     return mi_probe.load_model("coffee-gpt2")
+
+
+@pytest.fixture
+def fresh() -> Iterator[Any]:
+    """A bridge of its own for one test, on which nothing may be left in the end."""
+    import torch
+
+    from .versions.kits import everything_on, kit
+
+    made = kit("TransformerBridge")
+    with torch.no_grad():
+        made.model(torch.tensor([[1]]))  # transformers puts hooks of its own on, once and for all
+    before = everything_on(made.model)
+    yield made
+    made.model.reset_hooks()
+    gc.collect()
+    assert everything_on(made.model) == before

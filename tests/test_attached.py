@@ -7,7 +7,6 @@ import functools
 import gc
 import threading
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -24,18 +23,6 @@ from .versions.behaviours.generation import PROMPTS, generated
 from .versions.kits import DEFAULT, Kit, everything_on, kit, replace_point
 
 ALL_TOKENS = replace(DEFAULT, skip_special=False)
-
-
-@pytest.fixture
-def fresh() -> Iterator[Kit]:
-    made = kit("TransformerBridge")
-    with torch.no_grad():
-        made.model(ids(1))
-    before = everything_on(made.model)
-    yield made
-    made.model.reset_hooks()
-    gc.collect()
-    assert everything_on(made.model) == before
 
 
 def leave(probe: Any) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import gc
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,27 +14,15 @@ import torch
 
 import mi_probe
 from mi_probe import Probe
-from mi_probe.errors import MIProbeWarning
+from mi_probe.errors import HookPointError, MIProbeWarning
 
 from .conftest import save_byte_tokenizer
 from .versions.behaviours.base import ids, letters
 from .versions.behaviours.generation import PROMPTS, generated, of_steps
 from .versions.behaviours.others import ignore
-from .versions.kits import DEFAULT, Kit, everything_on, kit
+from .versions.kits import DEFAULT, Kit
 
 ALL_TOKENS = replace(DEFAULT, skip_special=False)
-
-
-@pytest.fixture
-def fresh() -> Iterator[Kit]:
-    made = kit("TransformerBridge")
-    with torch.no_grad():
-        made.model(ids(1))
-    before = everything_on(made.model)
-    yield made
-    made.model.reset_hooks()
-    gc.collect()
-    assert everything_on(made.model) == before
 
 
 def test_a_pass_whose_tensors_stand_for_others_is_not_counted(fresh: Kit) -> None:
@@ -352,3 +338,22 @@ def test_one_row_may_come_without_a_batch(fresh: Kit) -> None:
     with fresh.attach() as probe:
         fresh.model(torch.tensor([5, 6, 7]))
     assert fresh.read(probe) == [6, 7]
+
+
+def test_an_encoder_is_counted_and_a_decoder_refused(tmp_path: Path) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    small = {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 2, "num_heads": 4}
+    config = transformers.T5Config(vocab_size=257, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, **small)
+    transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    save_byte_tokenizer(tmp_path)
+    model = mi_probe.load_model(tmp_path)
+    names = [name for name in mi_probe.hooks.points(model) if name.endswith("coder_blocks.1.hook_out")]
+    assert names == ["decoder_blocks.1.hook_out", "encoder_blocks.1.hook_out"]
+    with pytest.raises(HookPointError, match="only hook points of the encoder"):
+        mi_probe.attach(model, Probe(hooks=names[0]))
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    with mi_probe.attach(model, replace(DEFAULT, hooks=names[1])) as probe:
+        model(torch.tensor([[5, 6, 7, 8], [5, 6, 9, 9]]), attention_mask=mask, decoder_input=torch.tensor([[0, 3], [0, 4]]))
+    assert probe.tokens_seen == 3 + 1
