@@ -224,6 +224,18 @@ def test_pauses_that_overlap_end_with_the_last(fresh: Kit) -> None:
     assert fresh.read(probe) == [7]
 
 
+def test_what_goes_wrong_in_a_pause_is_nobodys_business(fresh: Kit) -> None:
+    with fresh.attach() as probe:
+        with probe.pause():
+            fresh.model(ids(5, 6), stop_at_layer=1)
+            with pytest.raises(RuntimeError) as raised:
+                fresh.model.run_with_hooks(ids(5, 6), fwd_hooks=[("blocks.1.hook_resid_post", fail)])
+        fresh.model(ids(5, 7))
+    assert not hasattr(raised.value, "__notes__")
+    assert probe.ledger.passes == {"the probe was paused": 2, "counted": 1}
+    assert probe.ledger.tokens.total() == 6
+
+
 def test_a_state_read_while_other_threads_count_is_always_whole(fresh: Kit) -> None:
     stop = threading.Event()
     wrong: list[Any] = []

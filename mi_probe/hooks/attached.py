@@ -217,8 +217,11 @@ class AttachedProbe(ProbeState):
     # -- the books ---------------------------------------------------------------------------------------------------
 
     def _point_status(self, key: str) -> PointStatus:
-        states = {True: "detached", False: "fed by update"}
-        state = (self._trouble(key) or "attached") if key in self._hooks else states[key in self.points]
+        hook = self._hooks.get(key)
+        if hook is not None:
+            state = self._trouble(key, hook) or "attached"
+        else:
+            state = "detached" if key in self.points else "fed by update"
         books = super()._point_status(key)
         return replace(
             books,
@@ -228,9 +231,9 @@ class AttachedProbe(ProbeState):
             state=state,
         )
 
-    def _trouble(self, key: str) -> str | None:
+    def _trouble(self, key: str, hook: Hook) -> str | None:
         """What is wrong with a hook, if anything."""
-        hook, model = self._hooks[key], self._model()
+        model = self._model()
         if not hook.alive:
             return "its hook was taken off"
         if model is not None:
@@ -243,12 +246,14 @@ class AttachedProbe(ProbeState):
 
     def _gone(self) -> list[str]:
         """Hooks that others took off or cut off, by name, with what happened."""
-        if self._watch is None:
+        watch = self._watch  # another thread may detach meanwhile
+        if watch is None:
             return []
-        gone = [f"{self.points[key]}: {trouble}" for key in self._hooks if (trouble := self._trouble(key))]
-        if not self._watch.embedding_is_watched:
+        hooks = list(self._hooks.items())
+        gone = [f"{self.points[key]}: {trouble}" for key, hook in hooks if (trouble := self._trouble(key, hook))]
+        if not watch.embedding_is_watched:
             gone.insert(0, "embed: mi_probe's hook was taken off")
-        if not self._watch.forward_is_watched and (gone or any(self._outside.values())):
+        if not watch.forward_is_watched and (gone or any(self._outside.values())):
             gone.insert(0, "forward: mi_probe's watch on this method was taken off")
         return gone
 
@@ -273,7 +278,7 @@ class AttachedProbe(ProbeState):
         run.batches[self] = batch = _Batch(refused, self._attachment)
         batch.detail = STAND_INS if refused == STAND_INS else ""  # pausing needs no warning, and a change has had its own
         if refused is None:
-            for hook in self._hooks.values():
+            for hook in list(self._hooks.values()):
                 hook.place(self.probe.when)
 
     def _is_as_attached(self) -> bool:
@@ -298,6 +303,8 @@ class AttachedProbe(ProbeState):
         import torch
 
         batch: _Batch = run.batches[self]
+        if batch.refused:
+            return
         assert run.tokens is not None
         assert run.real is not None
         with torch.no_grad():
@@ -307,12 +314,13 @@ class AttachedProbe(ProbeState):
 
     def take(self, key: str, activation: torch.Tensor) -> None:
         """A hook point has fired."""
-        run = self._watch.current if self._watch is not None else None
+        watch = self._watch
+        run = watch.current if watch is not None else None
         batch: _Batch | None = None if run is None else run.batches.get(self)
         if run is None or batch is None:
             with self._lock:
                 self._outside[key] += 1  # as in a backward pass, where gradient checkpointing runs blocks again
-            if run is None and self._watch is not None and "gone" not in self._warned and not self._watch.forward_is_watched:
+            if run is None and watch is not None and "gone" not in self._warned and not watch.forward_is_watched:
                 self._say_gone(self._gone())
             return
         visit = batch.fired.get(key, 0)
@@ -373,7 +381,7 @@ class AttachedProbe(ProbeState):
                 self._count(batch, batch.choice)
         if error is not None and refused == RAISED:  # it is on its way to the user, and goes there as it is
             error.add_note("mi_probe: none of the tokens of this forward pass was counted.")
-        elif message:
+        elif message and (error is None or refused == STOPPED):
             self._warn(str(refused), message)
 
     def _count(self, batch: _Batch, choice: Choice) -> None:
@@ -392,7 +400,7 @@ class AttachedProbe(ProbeState):
         by_exception = type(error).__name__ == "StopAtLayerException"
         if batch.attachment != self._attachment:
             return DETACHED, ""
-        if batch.refused and error is None:
+        if batch.refused:
             return batch.refused, f"a forward pass was not counted: {batch.detail}." if batch.detail else ""
         if error is not None and not by_exception:
             return RAISED, ""
