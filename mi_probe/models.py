@@ -62,7 +62,7 @@ def load_model(name: str | Path = BUNDLED, *, device: str | None = None, dtype: 
         from transformer_lens.model_bridge import TransformerBridge
     except ImportError as error:
         raise ModelError(
-            "load_model needs TransformerLens 3 or newer, which has TransformerBridge. With an older one, load a model yourself, "
+            "load_model needs TransformerLens 3.9 or newer, for its TransformerBridge. With an older one, load a model yourself, "
             "HookedTransformer.from_pretrained_no_processing(...), and attach to it: mi_probe.attach(model)."
         ) from error
 
