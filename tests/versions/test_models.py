@@ -24,7 +24,7 @@ def test_the_bundled_model_loads_or_says_what_it_needs() -> None:
     if "TransformerBridge" in MAKERS:
         assert mi_probe.load_model("coffee-gpt2").cfg.n_layers == 12
     else:
-        with pytest.raises(ModelError, match="TransformerLens 3.9 or newer"):
+        with pytest.raises(ModelError, match=r"TransformerLens 3\.9 or newer"):
             mi_probe.load_model("coffee-gpt2")
 
 
