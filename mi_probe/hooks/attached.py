@@ -461,15 +461,15 @@ def _take_off(watch: Watch, hooks: dict[str, Hook]) -> None:
 def _taker(probe: weakref.ref[AttachedProbe], key: str) -> Callable[..., None]:
     import torch
 
-    # A compiler cannot trace it and need not. The key is bound here: hook.name changes with compatibility mode.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    # The key is bound here: hook.name changes with compatibility mode.
     def take(activation: torch.Tensor, hook: Any = None) -> None:
         attached = probe()
         if attached is not None:
             attached.take(key, activation)
 
     take.__name__ = take.__qualname__ = f"mi_probe at {key}"
-    return take  # type: ignore[no-any-return]
+    untraced: Callable[[Callable[..., None]], Callable[..., None]] = torch.compiler.disable  # a compiler cannot trace it
+    return untraced(take)
 
 
 def _same(one: Any, two: Any) -> bool:

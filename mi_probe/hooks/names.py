@@ -152,8 +152,8 @@ def resolve(model: HookedModel, probe: Probe) -> list[Point]:
             members = _of_layers(_members(model, wanted, hook_dict), probe.layers, wanted)
             absent = [p for p in members if not p.is_module and p.hook_name not in hook_dict]
             if absent:
-                why = "its blocks have no place between attention and MLP, as where both run in parallel. "
-                why = why if wanted == "resid_mid" else ""
+                parallel = "its blocks have no place between attention and MLP, as where both run in parallel. "
+                why = parallel if wanted == "resid_mid" else ""
                 there = [str(p.layer) for p in members if p not in absent and p.layer is not None]
                 only = f" Of the layers asked for it has {', '.join(there)}." if there else ""
                 raise HookPointError(
