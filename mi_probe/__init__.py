@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from mi_probe.corpus import documents, sample_text
     from mi_probe.counts import JointCounts
     from mi_probe.errors import MIProbeError, MIProbeWarning
+    from mi_probe.estimation import pairwise
     from mi_probe.hooks import attach
     from mi_probe.models import load_model
     from mi_probe.probe import Probe, load_probe
     from mi_probe.report import describe
-    from mi_probe.result import MIResult, PairwiseMI, pairwise
+    from mi_probe.result import MIResult, PairwiseMI
     from mi_probe.state import ProbeState
 
 # Names are fetched when first used: importing mi_probe costs milliseconds, and torch is not among them.
@@ -46,7 +47,7 @@ _HOME = {
     "documents": "corpus",
     "load_model": "models",
     "load_probe": "probe",
-    "pairwise": "result",
+    "pairwise": "estimation",
     "sample_activations": "accumulation",
     "sample_text": "corpus",
 }

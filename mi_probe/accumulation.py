@@ -31,6 +31,7 @@ def accumulate(
     """Run texts through a model and count what the probe asks for.
 
     Long texts are cut into windows of the model's context, each token counted once; nothing is cached, so memory does not grow.
+    Each text is one document, for `Probe.shards` and `Probe.swap`.
 
     Parameters
     ----------
@@ -72,10 +73,11 @@ def accumulate(
         torch.inference_mode(),
         tqdm(unit=" tokens", unit_scale=True, delay=2.0, disable=not progress) as bar,
     ):
-        for tokens in batches(texts, model, batch_size=batch_size):
+        for tokens, attached.documents in batches(texts, model, batch_size=batch_size):
             before = attached.tokens_seen
             model(tokens.to(model.cfg.device), return_type=None)
             bar.update(attached.tokens_seen - before)
+    attached.documents = None
     return attached
 
 
@@ -126,7 +128,7 @@ def sample_activations(
     alone = replace(whole, hooks=names[point], layers=None, calibration_tokens=2**62)  # never complete: the rows stay rows
     with attach(model, alone) as attached, torch.inference_mode():
         (stream,) = attached.streams.values()
-        for tokens in batches(texts, model, batch_size=1):
+        for tokens, _ in batches(texts, model, batch_size=1):
             model(tokens.to(model.cfg.device), return_type=None)
             if stream.n >= max_tokens:
                 break

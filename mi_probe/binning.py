@@ -10,12 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from mi_probe.errors import BinningError, InputError, MergeError
 
-__all__ = ["MAX_BINS", "MISSING", "Binning", "BinningMethod", "auto_bins"]
+__all__ = ["MAX_BINS", "MISSING", "TRIMMED", "Binning", "BinningMethod", "auto_bins"]
 
 BinningMethod = Literal["equal_count", "equal_width"]
 
 MISSING = 255
 """The code of a NaN or an infinity: it never lands in a bin."""
+
+TRIMMED = 254
+"""The code of a value that was left out as an outlier: it lands in no bin either, and is counted apart."""
 
 MAX_BINS = 64
 """Tables hold bins * bins cells a pair; beyond this, codes of one byte would still do but no sample would."""
@@ -64,6 +67,8 @@ class Binning:
         Ascending inner edges, in the units of the data. ``inf`` marks an edge that no value reaches.
     method : {"equal_count", "equal_width"}
         How the edges were fitted; for the record only.
+    limits : array, shape (variables, 2), float64, optional
+        Lowest and highest value of each variable that counts; values beyond are left out, as outliers. None: all count.
 
     Examples
     --------
@@ -76,6 +81,7 @@ class Binning:
 
     edges: NDArray[np.float64]
     method: BinningMethod
+    limits: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         edges = np.array(self.edges, dtype=np.float64, order="C")  # a copy: nobody else may change frozen edges
@@ -85,6 +91,12 @@ class Binning:
             raise BinningError("edges must ascend within each variable and hold no NaN.")
         edges.flags.writeable = False
         object.__setattr__(self, "edges", edges)
+        if self.limits is not None:
+            limits = np.array(self.limits, dtype=np.float64)
+            if limits.shape != (len(edges), 2) or not (limits[:, 0] <= limits[:, 1]).all():
+                raise BinningError(f"limits must be ({len(edges)}, 2), the lower first; got shape {limits.shape}.")
+            limits.flags.writeable = False
+            object.__setattr__(self, "limits", limits)
 
     @property
     def variables(self) -> int:
@@ -97,10 +109,18 @@ class Binning:
         return int(self.edges.shape[1]) + 1
 
     def __repr__(self) -> str:
-        return f"Binning({self.variables} variables, {self.bins} bins, {self.method})"
+        trimmed = "" if self.limits is None else ", trimmed"
+        return f"Binning({self.variables} variables, {self.bins} bins, {self.method}{trimmed})"
 
     @classmethod
-    def fit(cls, x: ArrayLike, *, method: BinningMethod = "equal_count", bins: int | Literal["auto"] = "auto") -> Binning:
+    def fit(
+        cls,
+        x: ArrayLike,
+        *,
+        method: BinningMethod = "equal_count",
+        bins: int | Literal["auto"] = "auto",
+        trim_z: float | None = None,
+    ) -> Binning:
         """Fit the edges of every variable on a sample.
 
         Parameters
@@ -112,6 +132,9 @@ class Binning:
             ``equal_width`` cuts [minimum, maximum] into bins of one width: the edges of `numpy.histogram2d`.
         bins : int or "auto"
             2 to 64; "auto" is `auto_bins` of the number of samples.
+        trim_z : float, optional
+            Leave out values further than this many standard deviations from the mean of their variable; both are taken over all
+            values of `x`, outliers included, and the edges are fitted on what is left. All values count by default.
 
         Returns
         -------
@@ -121,7 +144,7 @@ class Binning:
         Raises
         ------
         BinningError
-            Unknown method, or a number of bins out of range.
+            Unknown method, or a number of bins or a `trim_z` out of range.
         InputError
             `x` is not samples x variables.
         """
@@ -134,11 +157,16 @@ class Binning:
             raise BinningError(f"bins must be 'auto' or a whole number from 2 to {MAX_BINS}; got {bins!r}.")
         bins = int(bins)
         values = np.where(np.isfinite(x), x, x.dtype.type(np.nan))
+        limits = None
+        if trim_z is not None:
+            limits = _limits(values, trim_z)
+            beyond = (values < limits[:, 0]) | (values > limits[:, 1])
+            values = np.where(beyond, x.dtype.type(np.nan), values)
         edges = np.full((x.shape[1], bins - 1), np.inf)
         if x.shape[0] and x.shape[1]:
             fitted = _equal_count(values, bins) if method == "equal_count" else _equal_width(values, bins)
             edges = np.where(np.isnan(fitted), np.inf, fitted)
-        return cls(edges, method)
+        return cls(edges, method, limits)
 
     def encode(self, x: ArrayLike) -> NDArray[np.uint8]:
         """Codes of new samples.
@@ -151,7 +179,7 @@ class Binning:
         Returns
         -------
         array, shape (samples, variables), uint8
-            0 to bins - 1, or `MISSING` where the value is NaN or infinite.
+            0 to bins - 1, `MISSING` where the value is NaN or infinite, or `TRIMMED` where it is beyond the limits.
 
         Raises
         ------
@@ -163,7 +191,11 @@ class Binning:
         x = as_samples(x)
         if x.shape[1] != self.variables:
             raise InputError(f"the edges were fitted for {self.variables} variables; got an array of shape {x.shape}.")
-        return encode(x, self.edges)
+        codes = encode(x, self.edges)
+        if self.limits is not None:
+            beyond = (x < self.limits[:, 0]) | (x > self.limits[:, 1])
+            codes[beyond & (codes != MISSING)] = TRIMMED
+        return codes
 
     def require_same(self, other: Binning) -> None:
         """Raise `MergeError`, naming the first difference, unless both have the same edges."""
@@ -176,6 +208,26 @@ class Binning:
                 f"binnings differ: edge {k} of variable {v} is {self.edges[v, k]!r} against {other.edges[v, k]!r} "
                 f"({len(different)} edges differ in all). Fit one binning and use it for both."
             )
+        if (self.limits is None) != (other.limits is None):
+            raise MergeError("binnings differ: one leaves outliers out, the other does not.")
+        if self.limits is not None and other.limits is not None and not np.array_equal(self.limits, other.limits):
+            v = int(np.argwhere(self.limits != other.limits)[0, 0])
+            raise MergeError(f"binnings differ: the limits of variable {v} are {self.limits[v]} against {other.limits[v]}.")
+
+
+def _limits(values: NDArray[np.floating], trim_z: float) -> NDArray[np.float64]:
+    if isinstance(trim_z, bool) or not isinstance(trim_z, int | float | np.number) or not trim_z > 0:
+        raise BinningError(f"trim_z must be a number of standard deviations above 0, or None; got {trim_z!r}.")
+    limits = np.tile([-np.inf, np.inf], (values.shape[1], 1))
+    some = np.isfinite(values).any(axis=0)
+    if some.any():
+        wide = values[:, some].astype(np.float64)
+        mean, sd = np.nanmean(wide, axis=0), np.nanstd(wide, axis=0)
+        limits[some] = np.stack([mean - trim_z * sd, mean + trim_z * sd], axis=1)
+        # Rounding must not trim the values of a constant, nor those on the limit itself.
+        constant = sd <= 1e-12 * np.abs(mean)
+        limits[np.flatnonzero(some)[constant]] = [-np.inf, np.inf]
+    return limits
 
 
 def _equal_count(values: NDArray[np.floating], bins: int) -> NDArray[np.float64]:

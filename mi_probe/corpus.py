@@ -130,8 +130,10 @@ def windows(document: Document, model: Any) -> Iterator[list[int]]:
         yield front + waiting
 
 
-def batches(texts: str | Document | Iterable[Document | str], model: Any, *, batch_size: int = 8) -> Iterator[torch.Tensor]:
-    """Batches of token ids, shape (rows, positions), in the order of the texts.
+def batches(
+    texts: str | Document | Iterable[Document | str], model: Any, *, batch_size: int = 8
+) -> Iterator[tuple[torch.Tensor, list[int]]]:
+    """Batches of token ids, shape (rows, positions), in the order of the texts, and the number of the text of each row.
 
     Rows are packed only with neighbours of the same length, so nothing is padded, and the order of the tokens does not depend on
     the batch size: nor do the counts.
@@ -150,7 +152,7 @@ def batches(texts: str | Document | Iterable[Document | str], model: Any, *, bat
     --------
     >>> import mi_probe
     >>> model = mi_probe.load_model("coffee-gpt2")
-    >>> [tuple(b.shape) for b in batches(["coffee " * 600], model)]  # "coffee" is one token, and so is the last space
+    >>> [tuple(b.shape) for b, _ in batches(["coffee " * 600], model)]  # "coffee" is one token, and so is the last space
     [(2, 256), (1, 92)]
     """
     import torch
@@ -160,19 +162,21 @@ def batches(texts: str | Document | Iterable[Document | str], model: Any, *, bat
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1; got {batch_size}.")
     rows: list[list[int]] = []
+    numbers: list[int] = []
     nothing = True
-    for text in [texts] if isinstance(texts, str | Document) else texts:
+    for number, text in enumerate([texts] if isinstance(texts, str | Document) else texts):
         document = Document("text", text) if isinstance(text, str) else text
         empty = True
         for window in windows(document, model):
             empty = nothing = False
             if rows and (len(rows) == batch_size or len(rows[0]) != len(window)):
-                yield torch.tensor(rows)
-                rows = []
+                yield torch.tensor(rows), numbers
+                rows, numbers = [], []
             rows.append(window)
+            numbers.append(number)
         if empty:
             warnings.warn(f"the text '{document.name}' is empty: left out.", MIProbeWarning, stacklevel=2)
     if nothing:
         raise InputError("there is no token to measure: no text, or only empty ones, were given.")
     if rows:
-        yield torch.tensor(rows)
+        yield torch.tensor(rows), numbers

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.binning import MAX_BINS, MISSING
+from mi_probe.binning import MAX_BINS, MISSING, TRIMMED
 from mi_probe.errors import InputError, MergeError, MIProbeError
 
 __all__ = ["JointCounts"]
@@ -33,7 +33,10 @@ class JointCounts:
     n : int
         Samples seen.
     missing : array, shape (variables,), int64
-        Samples whose value was NaN or infinite. They are left out of the pairs of that variable, and of no others.
+        Samples without a bin: the value was NaN or infinite, or trimmed. They are left out of the pairs of that variable, and of
+        no others.
+    trimmed : array, shape (variables,), int64
+        Those of them that were left out as outliers.
     margins : array, shape (variables, bins), int64
         Counts of each variable over its own present samples.
     tables : array, shape (pairs, bins, bins)
@@ -61,6 +64,7 @@ class JointCounts:
         self.bins = bins
         self._n = 0
         self._missing = np.zeros(variables, dtype=np.int64)
+        self._trimmed = np.zeros(variables, dtype=np.int64)
         self._margins = np.zeros((variables, bins), dtype=np.int64)
         self._tables: NDArray[np.integer] = np.zeros((self.pairs, bins, bins), dtype=np.int32)
         self._buffer = np.empty((_BUFFER_ROWS, variables), dtype=np.uint8)
@@ -83,7 +87,12 @@ class JointCounts:
 
     @classmethod
     def from_arrays(
-        cls, n: int, missing: NDArray[np.integer], margins: NDArray[np.integer], tables: NDArray[np.integer]
+        cls,
+        n: int,
+        missing: NDArray[np.integer],
+        margins: NDArray[np.integer],
+        tables: NDArray[np.integer],
+        trimmed: NDArray[np.integer] | None = None,
     ) -> JointCounts:
         """Rebuild counts from their arrays, as a file stores them.
 
@@ -93,15 +102,19 @@ class JointCounts:
             The arrays contradict each other: shapes, negative counts, or margins that do not add up.
         """
         counts = cls(margins.shape[0], margins.shape[1])
-        if missing.shape != counts._missing.shape or tables.shape != counts._tables.shape:
+        trimmed = np.zeros_like(missing) if trimmed is None else trimmed
+        if not missing.shape == trimmed.shape == counts._missing.shape or tables.shape != counts._tables.shape:
             raise InputError(
-                f"counts of {counts.variables} variables and {counts.bins} bins need missing {counts._missing.shape} and "
-                f"tables {counts._tables.shape}; got {missing.shape} and {tables.shape}."
+                f"counts of {counts.variables} variables and {counts.bins} bins need missing and trimmed "
+                f"{counts._missing.shape} and tables {counts._tables.shape}; got {missing.shape}, {trimmed.shape} and "
+                f"{tables.shape}."
             )
-        if any(a.dtype.kind not in "iu" for a in (missing, margins, tables)):
+        if any(a.dtype.kind not in "iu" for a in (missing, trimmed, margins, tables)):
             raise InputError("counts must be whole numbers.")
-        if min(n, *(int(a.min(initial=0)) for a in (missing, margins, tables))) < 0:
+        if min(n, *(int(a.min(initial=0)) for a in (missing, trimmed, margins, tables))) < 0:
             raise InputError("counts must not be negative.")
+        if (trimmed > missing).any():
+            raise InputError("more samples were trimmed than were left out.")
         if (margins.sum(axis=1) + missing != n).any():
             raise InputError("margins and missing samples do not add up to the number of samples.")
         for start, i, block in _rows_of(counts.variables):
@@ -112,6 +125,7 @@ class JointCounts:
                 raise InputError(f"the tables of variable {i} do not fit its margins.")
         counts._n = int(n)
         counts._missing[:] = missing
+        counts._trimmed[:] = trimmed
         counts._margins[:] = margins
         counts._tables = np.array(tables, dtype=np.int64 if n > _INT32_MAX else np.int32)
         return counts
@@ -138,6 +152,12 @@ class JointCounts:
         return _read_only(self._missing)
 
     @property
+    def trimmed(self) -> NDArray[np.int64]:
+        """Samples left out of each variable as outliers, shape (variables,); they are among `missing`."""
+        self.flush()
+        return _read_only(self._trimmed)
+
+    @property
     def margins(self) -> NDArray[np.int64]:
         """Counts of each variable over its own samples, shape (variables, bins)."""
         self.flush()
@@ -155,6 +175,7 @@ class JointCounts:
         return (
             (self.n, self.variables, self.bins) == (other.n, other.variables, other.bins)
             and np.array_equal(self.missing, other.missing)
+            and np.array_equal(self.trimmed, other.trimmed)
             and np.array_equal(self.margins, other.margins)
             and np.array_equal(self.tables, other.tables)
         )
@@ -169,7 +190,7 @@ class JointCounts:
         Parameters
         ----------
         codes : array, shape (samples, variables), uint8
-            0 to bins - 1, or `mi_probe.binning.MISSING`.
+            0 to bins - 1, `mi_probe.binning.MISSING` or `TRIMMED`.
 
         Raises
         ------
@@ -180,9 +201,12 @@ class JointCounts:
             raise InputError(
                 f"codes must be uint8 of shape (samples, {self.variables}); got {codes.dtype} of shape {codes.shape}."
             )
-        wrong = (codes >= self.bins) & (codes != MISSING)
+        wrong = (codes >= self.bins) & (codes < TRIMMED)
         if wrong.any():
-            raise InputError(f"codes must be 0 to {self.bins - 1}, or {MISSING} for a missing value; got {int(codes[wrong][0])}.")
+            raise InputError(
+                f"codes must be 0 to {self.bins - 1}, {MISSING} for a missing value or {TRIMMED} for an outlier; "
+                f"got {int(codes[wrong][0])}."
+            )
         start = 0
         while start < len(codes):
             take = min(len(codes) - start, _BUFFER_ROWS - self._buffered)
@@ -192,6 +216,29 @@ class JointCounts:
             start += take
             if self._buffered == _BUFFER_ROWS:
                 self.flush()
+
+    def update_crossed(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> None:
+        """Count the pairs i < j with i's code from one row and j's from another, both ways round.
+
+        Parameters
+        ----------
+        first, second : arrays, shape (samples, variables), uint8
+            Row s of one goes with row s of the other: 2 * samples samples in all. Both ways, so that each variable has the same
+            margins in all of its pairs, as long as no value is missing.
+        """
+        self.flush()
+        samples = len(first)
+        n = self._n + 2 * samples
+        if n > _INT32_MAX and self._tables.dtype == np.int32:
+            self._tables = self._tables.astype(np.int64)
+        from mi_probe import kernels
+
+        self._broken = True  # as in flush
+        kernels.count_pairs(np.concatenate([first, second]), self._tables, partners=np.concatenate([second, first]))
+        for codes in (first, second):
+            self._count_margins(codes)
+        self._n = n
+        self._broken = False
 
     def __iadd__(self, other: JointCounts) -> JointCounts:
         """Add another set of counts; everything is checked before anything changes.
@@ -205,7 +252,7 @@ class JointCounts:
             mine, theirs = getattr(self, what), getattr(other, what)
             if mine != theirs:
                 raise MergeError(f"counts differ: {mine} {what} against {theirs}.")
-        tables, margins, missing = other.tables, other.margins, other.missing
+        tables, margins, missing, trimmed = other.tables, other.margins, other.missing, other.trimmed
         self.flush()
         n = self._n + other.n
         if n > _INT32_MAX and self._tables.dtype == np.int32:
@@ -214,6 +261,7 @@ class JointCounts:
         self._tables += tables
         self._margins += margins
         self._missing += missing
+        self._trimmed += trimmed
         self._n = n
         self._broken = False
         return self
@@ -237,11 +285,16 @@ class JointCounts:
             self._tables = self._tables.astype(np.int64)
         self._broken = True  # until all of it is done: half a buffer must never pass for a whole one
         kernels.count_pairs(codes, self._tables)
-        for b in range(self.bins):
-            self._margins[:, b] += np.count_nonzero(codes == b, axis=0)
-        self._missing += np.count_nonzero(codes == MISSING, axis=0)
+        self._count_margins(codes)
         self._buffered = 0
         self._broken = False
+
+    def _count_margins(self, codes: NDArray[np.uint8]) -> None:
+        for b in range(self.bins):
+            self._margins[:, b] += np.count_nonzero(codes == b, axis=0)
+        trimmed = np.count_nonzero(codes == TRIMMED, axis=0)
+        self._missing += np.count_nonzero(codes == MISSING, axis=0) + trimmed
+        self._trimmed += trimmed
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

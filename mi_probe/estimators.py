@@ -1,21 +1,19 @@
-"""Counts to nats: entropies, mutual information, chance level and corrections. Pure functions of `JointCounts`."""
+"""Counts to nats: entropies, mutual information, chance level, corrections, standard error. Pure functions of `JointCounts`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe import kernels
 from mi_probe.chance import chance_level, chance_level_of_pairs
+from mi_probe.corrections import CORRECTIONS, Correction, additive_terms
 from mi_probe.counts import JointCounts
-from mi_probe.errors import InputError
+from mi_probe.errors import InputError, nearest
 
 __all__ = ["Correction", "Estimate", "adjust", "entropy", "estimate"]
-
-Correction = Literal["adjusted", "none", "miller_madow"]
 
 _BLOCK = 65_536
 
@@ -40,6 +38,8 @@ class Estimate:
         Plug-in entropy of each variable over its own samples.
     self_chance : array, shape (variables,)
         Chance level of each variable against a shuffled copy of itself.
+    se : array, shape (pairs,), optional
+        Standard error of `mi` for independent samples; None in results that were written before there was one.
     """
 
     mi: NDArray[np.float64]
@@ -49,6 +49,7 @@ class Estimate:
     n: NDArray[np.int64]
     entropy: NDArray[np.float64]
     self_chance: NDArray[np.float64]
+    se: NDArray[np.float64] | None = None
 
 
 def entropy(margins: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -93,22 +94,36 @@ def adjust(raw: NDArray[np.float64], chance: NDArray[np.float64], smallest_entro
     >>> adjust(np.array([0.1, 1.6]), np.array([0.1, 0.1]), np.array([1.6, 1.6]))
     array([0. , 1.6])
     """
-    room = smallest_entropy - chance
-    told = room > 1e-9
-    scale = np.divide(smallest_entropy, room, out=np.zeros_like(room), where=told)
-    adjusted = (raw - chance) * scale
+    adjusted = (raw - chance) * _stretch(chance, smallest_entropy)
     return np.where(np.isnan(raw), np.nan, adjusted)
+
+
+def _stretch(chance: NDArray[np.float64], smallest_entropy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """H / (H - chance), and 0 where nothing can be told from chance."""
+    room = smallest_entropy - chance
+    return np.divide(smallest_entropy, room, out=np.zeros_like(room), where=room > 1e-9)
 
 
 def estimate(counts: JointCounts, *, correction: Correction = "adjusted") -> Estimate:
     """Estimate the mutual information of every pair from its joint counts.
 
+    The standard error is that of the delta method for independent samples (Basharin 1959; Paninski 2003, Neural Computation
+    15:1191), and at least its value at independence, sqrt(d/2)/N with d = (K_x - 1)(K_y - 1) degrees of freedom:
+
+        se^2 = (1/N) [ sum p_ij ln^2(p_ij / (p_i q_j)) - I^2 ]
+
     Parameters
     ----------
     counts : JointCounts
-    correction : {"adjusted", "none", "miller_madow"}
-        What `Estimate.mi` holds: the chance-adjusted value (`adjust`), the plug-in value, or the plug-in value plus
-        (K_x + K_y - K_xy - 1) / (2N) with K the numbers of occupied bins and cells (Miller 1955).
+    correction : str
+        What `Estimate.mi` holds:
+
+        - ``"adjusted"``: 0 in expectation at independence, the entropy for a copy (`adjust`);
+        - ``"none"``: the plug-in value;
+        - ``"chance"``: the plug-in value less the chance level (over-corrects as dependence grows);
+        - ``"miller_madow"``, ``"jackknife"``, ``"grassberger"``: `mi_probe.corrections.additive_terms`;
+        - ``"panzeri_treves"``: the number of bins that each response really has, by their Bayesian count (Panzeri and Treves
+          1996, Network 7:87), the mean over both directions.
 
     Returns
     -------
@@ -127,28 +142,36 @@ def estimate(counts: JointCounts, *, correction: Correction = "adjusted") -> Est
     >>> estimate(JointCounts.from_codes(codes, bins=2)).mi.round(4)  # two copies share their entropy, ln 2
     array([0.6931])
     """
-    if correction not in get_args(Correction):
-        raise InputError(f"correction {correction!r} is not known; choose one of {get_args(Correction)}.")
-    sums = kernels.pair_sums(counts.tables)
+    if correction not in CORRECTIONS:
+        hint = nearest(str(correction), CORRECTIONS)
+        raise InputError(f"correction {correction!r} is not known{hint}; choose one of {', '.join(CORRECTIONS)}.")
+    terms = additive_terms(correction)
+    sums = kernels.pair_sums(counts.tables, *(terms or ()))
     n = sums.n.astype(np.float64)
+    # A constant variable shares nothing; rounding must not say otherwise.
+    constant = (sums.occupied[:, 1] == 1) | (sums.occupied[:, 2] == 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         log_n = np.log(n)
         h_row, h_column, h_joint = (log_n - s / n for s in (sums.row, sums.column, sums.joint))
-        raw = h_row + h_column - h_joint
-    # A constant variable shares nothing; rounding must not say otherwise.
-    constant = (sums.occupied[:, 1] == 1) | (sums.occupied[:, 2] == 1)
-    raw[constant] = 0.0
+        raw = np.where(constant, 0.0, h_row + h_column - h_joint)
+        freedom = (sums.occupied[:, 1] - 1.0) * (sums.occupied[:, 2] - 1.0)
+        variance = np.maximum(sums.spread / n - raw**2, 0) / n
+        se = np.where(constant, 0.0, np.maximum(np.sqrt(variance), np.sqrt(freedom / 2) / n))
 
-    level, self_chance = _chance(counts, sums.n)
-    if correction == "none":
+        level, self_chance = _chance(counts, sums.n)
         mi = raw
-    elif correction == "miller_madow":
-        joint, rows, columns = sums.occupied.T.astype(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mi = raw + (rows + columns - joint - 1) / (2 * n)
-    else:
-        mi = adjust(raw, level, np.minimum(h_row, h_column))
-    found = Estimate(mi, raw, level, h_joint, sums.n, entropy(counts.margins), self_chance)
+        if terms is not None:
+            mi = raw + (sums.correction + terms.of_total(sums.n, correction)) / n
+        elif correction == "panzeri_treves":
+            mi = raw - kernels.relevant_bins_bias(counts.tables) / n
+        elif correction == "chance":
+            mi = raw - level
+        elif correction == "adjusted":
+            smallest = np.minimum(h_row, h_column)
+            mi = adjust(raw, level, smallest)
+            se = se * _stretch(level, smallest)
+    mi = np.where(constant, 0.0, mi)
+    found = Estimate(mi, raw, level, h_joint, sums.n, entropy(counts.margins), self_chance, se)
     for array in vars(found).values():
         array.flags.writeable = False
     return found

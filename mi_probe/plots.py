@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.result import MIResult, PairValue, PairwiseMI
+from mi_probe.result import MIResult, PairwiseMI
+from mi_probe.units import Units, per_nat
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,11 +60,16 @@ def _density(values: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[
     return np.asarray(gaussian_kde(values)(grid))
 
 
-def distributions(result: MIResult) -> Figure:
+def distributions(result: MIResult, *, units: Units = "nats") -> Figure:
     """Distribution of the pairs' MI at every hook point: the plug-in value beside the corrected one.
 
     The dashed line in the left panel is the mean chance level, what the plug-in value would be without any dependence; the grey
     band holds the chance levels of the middle 90 % of the pairs.
+
+    Parameters
+    ----------
+    result : MIResult
+    units : {"nats", "bits"}
 
     Examples
     --------
@@ -73,9 +79,10 @@ def distributions(result: MIResult) -> Figure:
     2
     """
     figure, (left, right) = _figure(1, 2, size=(12.5, 4.4), sharey=False)
-    panels: dict[PairValue, Axes] = {"raw": left, "mi": right}
+    scale = per_nat(units)
+    panels: dict[str, Axes] = {"raw": left, "mi": right}
     for what, axes in panels.items():
-        every = np.concatenate([p.pairs(what) for p in result.values()])
+        every = scale * np.concatenate([p.pairs(what) for p in result.values()])
         every = every[np.isfinite(every)]
         low, high = np.quantile(every, [0.0005, 0.9995]) if len(every) else (0.0, 1.0)
         pad = 0.08 * (high - low) + 1e-6
@@ -85,17 +92,17 @@ def distributions(result: MIResult) -> Figure:
             first = _is_embedding(name)
             axes.plot(
                 grid,
-                _density(point.pairs(what), grid),
+                _density(scale * point.pairs(what), grid),
                 color=colour,
                 lw=2.4 if first else 1.2,
                 zorder=3 if first else 2,
                 label=_label(name),
             )
-        axes.set_xlabel("mutual information of a pair (nats)")
+        axes.set_xlabel(f"mutual information of a pair ({units})")
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
     left.set_ylabel("density over pairs")
-    chance = np.concatenate([p.pairs("chance") for p in result.values()])
+    chance = scale * np.concatenate([p.pairs("chance") for p in result.values()])
     level = float(np.nanmean(chance))
     left.axvline(level, color=_GREY, ls="--", lw=1)
     left.axvspan(*np.nanquantile(chance, [0.05, 0.95]), color=_GREY, alpha=0.12, lw=0)  # it differs between pairs
@@ -113,11 +120,19 @@ def _words(method: str) -> str:
 
 
 def _correction_words(point: PairwiseMI) -> str:
-    words = {"adjusted": "adjusted for chance", "none": "not corrected", "miller_madow": "Miller-Madow corrected"}
+    words = {
+        "adjusted": "adjusted for chance",
+        "none": "not corrected",
+        "chance": "less the chance level",
+        "miller_madow": "Miller-Madow corrected",
+        "grassberger": "Grassberger corrected",
+        "jackknife": "jackknifed",
+        "panzeri_treves": "Panzeri-Treves corrected",
+    }
     return words[point.correction]
 
 
-def heat_map(point: PairwiseMI, *, title: str = "", most: int = 768) -> Figure:
+def heat_map(point: PairwiseMI, *, title: str = "", most: int = 768, units: Units = "nats") -> Figure:
     """Matrix of one hook point, its variables ordered so that those that share much stand together.
 
     Parameters
@@ -126,6 +141,7 @@ def heat_map(point: PairwiseMI, *, title: str = "", most: int = 768) -> Figure:
     title : str
     most : int
         With more variables than this, only those with the largest mean MI are drawn.
+    units : {"nats", "bits"}
 
     Examples
     --------
@@ -137,7 +153,7 @@ def heat_map(point: PairwiseMI, *, title: str = "", most: int = 768) -> Figure:
     from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
     from scipy.spatial.distance import squareform
 
-    mi = np.nan_to_num(point.mi)
+    mi = per_nat(units) * np.nan_to_num(point.mi)
     np.fill_diagonal(mi, 0)
     chosen = np.argsort(-mi.mean(axis=0), kind="stable")[:most]
     mi = mi[np.ix_(chosen, chosen)]
@@ -156,7 +172,7 @@ def heat_map(point: PairwiseMI, *, title: str = "", most: int = 768) -> Figure:
     figure, axes = _figure(size=(6.2, 5.4))
     top = float(np.nanquantile(mi, 0.999)) if len(mi) > 1 else 1.0
     image = axes.imshow(mi, cmap="magma", vmin=0, vmax=max(top, 1e-3), interpolation="nearest")
-    figure.colorbar(image, ax=axes, label="mutual information (nats)", extend="max", shrink=0.9)
+    figure.colorbar(image, ax=axes, label=f"mutual information ({units})", extend="max", shrink=0.9)
     axes.set_xlabel(f"{len(mi)} variables, clustered\n(diagonal left out; values below 0 are black)")
     if len(mi) <= 40:
         axes.set_xticks(range(len(mi)), labels, rotation=90, fontsize=7)
@@ -193,8 +209,13 @@ def pair_scatter(pairs: list[tuple[str, str, str, NDArray[Any], NDArray[Any]]]) 
     return figure
 
 
-def depth_profile(result: MIResult) -> Figure:
+def depth_profile(result: MIResult, *, units: Units = "nats") -> Figure:
     """Median of the pairs' MI over depth, with bands for the middle half and the middle 90 %.
+
+    Parameters
+    ----------
+    result : MIResult
+    units : {"nats", "bits"}
 
     Examples
     --------
@@ -204,8 +225,9 @@ def depth_profile(result: MIResult) -> Figure:
     1
     """
     names = list(result)
-    quantiles = np.array([np.nanquantile(result[n].pairs("mi"), [0.05, 0.25, 0.5, 0.75, 0.95]) for n in names]).T
-    means = np.array([np.nanmean(result[n].pairs("mi")) for n in names])
+    scale = per_nat(units)
+    quantiles = scale * np.array([np.nanquantile(result[n].pairs("mi"), [0.05, 0.25, 0.5, 0.75, 0.95]) for n in names]).T
+    means = scale * np.array([np.nanmean(result[n].pairs("mi")) for n in names])
     place = np.arange(len(names))
     figure, axes = _figure(size=(7.4, 4.2))
     families = [n.rpartition(".")[0] if n.rpartition(".")[2].isdigit() else n for n in names]
@@ -223,7 +245,7 @@ def depth_profile(result: MIResult) -> Figure:
     short = [n.rpartition(".")[2] for n in names] if len(shared) == 1 else names
     _ticks(axes, place, short, [_is_embedding(n) for n in names])
     axes.set_xlabel(f"{shared.pop()} (0 is the embedding)" if len(shared) == 1 and _is_embedding(names[0]) else "hook point")
-    axes.set_ylabel("mutual information of a pair (nats)")
+    axes.set_ylabel(f"mutual information of a pair ({units})")
     axes.legend(fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

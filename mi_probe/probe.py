@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from mi_probe.binning import MAX_BINS, BinningMethod
 from mi_probe.errors import ProbeError, RoomError, nearest
+from mi_probe.extras import LAGS, MAX_LAGS, MAX_SHARDS, MIN_SHARDS, Extras
 from mi_probe.rooms import find, read_text
 
 __all__ = ["CORPUS_BINS", "NAMED_SETS", "Probe", "When", "load_probe"]
@@ -56,8 +57,22 @@ class Probe:
     bins : int or "auto"
         Bins of each variable. "auto": by the number of tokens for a short text (5 at 94), 8 for a stream that is longer than
         `calibration_tokens`.
+    trim_z : float, optional
+        Leave out values further than this many standard deviations from their variable's mean, as outliers; mean and deviation
+        are those of the calibration tokens. They are counted apart. All values count by default.
     calibration_tokens : int
         The edges are fitted on this many tokens, the first ones, and frozen; a shorter text is used whole.
+    lags : int
+        Tokens of a text resemble those before them. Up to this many tokens apart that is counted, for p-values that allow for it.
+        0: not at all.
+    shards : int
+        Deal documents out among this many sets of counts, 16 or more, for standard errors that allow for the resemblance of
+        tokens within a document (`shard_se`). Memory grows as many times. 0: none.
+    swap : bool
+        Count across documents, too: the first variable in one and the second in another, at the same positions. What they share
+        is due to position and to being text at all (`swap`). Twice the memory, three times the counting.
+    moments : bool
+        Keep second moments of the values themselves, for the share of the MI that covariance sees (`linear`).
     about : str
         One line that says what the probe is for; it changes nothing.
 
@@ -83,7 +98,12 @@ class Probe:
     skip_special: bool = True
     method: BinningMethod = "equal_count"
     bins: int | Literal["auto"] = "auto"
+    trim_z: float | None = None
     calibration_tokens: int = 4096
+    lags: int = LAGS
+    shards: int = 0
+    swap: bool = False
+    moments: bool = False
     about: str = ""
 
     def __post_init__(self) -> None:
@@ -99,13 +119,18 @@ class Probe:
                 object.__setattr__(self, "layers", tuple(layers))
             except TypeError:
                 problems.append(f"layers must be a list of whole numbers; got {self.layers!r}")
-        for name in ("visit", "skip_first", "bins", "calibration_tokens"):
+        for name in ("visit", "skip_first", "bins", "calibration_tokens", "lags", "shards"):
             value = getattr(self, name)
             if hasattr(value, "__index__") and not isinstance(value, bool):
                 object.__setattr__(self, name, int(value))  # NumPy's whole numbers too
         problems += _problems(self)
         if problems:
             raise ProbeError("this probe cannot be used:\n" + "\n".join(f"  - {p}" for p in problems))
+
+    @property
+    def extras(self) -> Extras:
+        """What is counted beside the pairs."""
+        return Extras(self.lags, self.shards, self.swap, self.moments)
 
     @classmethod
     def from_toml(cls, text: str, *, where: str = "the text") -> Probe:
@@ -165,7 +190,8 @@ class Probe:
 _SECTIONS: dict[str, tuple[str, ...]] = {
     "": ("about", "hooks", "layers", "when", "visit"),
     "tokens": ("skip_first", "skip_special"),
-    "binning": ("method", "bins", "calibration_tokens"),
+    "binning": ("method", "bins", "trim_z", "calibration_tokens"),
+    "extras": ("lags", "shards", "swap", "moments"),
 }
 assert {k for keys in _SECTIONS.values() for k in keys} == {f.name for f in fields(Probe)}
 
@@ -208,6 +234,17 @@ def _problems(probe: Probe) -> list[str]:
             _whole(probe.calibration_tokens, 2),
             f"calibration_tokens must be a whole number from 2; got {probe.calibration_tokens!r}",
         ),
+        (
+            probe.trim_z is None or (isinstance(probe.trim_z, int | float) and probe.trim_z is not True and probe.trim_z > 0),
+            f"trim_z must be a number of standard deviations above 0; got {probe.trim_z!r}",
+        ),
+        (_whole(probe.lags, 0, MAX_LAGS), f"lags must be a whole number from 0 to {MAX_LAGS}; got {probe.lags!r}"),
+        (
+            probe.shards == 0 or _whole(probe.shards, MIN_SHARDS, MAX_SHARDS),
+            f"shards must be 0, or a whole number from {MIN_SHARDS} to {MAX_SHARDS}; got {probe.shards!r}",
+        ),
+        (isinstance(probe.swap, bool), f"swap must be true or false; got {probe.swap!r}"),
+        (isinstance(probe.moments, bool), f"moments must be true or false; got {probe.moments!r}"),
         (isinstance(probe.about, str), f"about must be text; got {probe.about!r}"),
     ]
     return [message for good, message in checks if not good]

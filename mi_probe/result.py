@@ -3,33 +3,54 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from mi_probe import store
-from mi_probe.binning import Binning, BinningMethod, as_samples
-from mi_probe.counts import JointCounts
-from mi_probe.errors import InputError, PointError, StoreError, nearest
-from mi_probe.estimators import Correction, Estimate, estimate
+from mi_probe.binning import BinningMethod
+from mi_probe.corrections import Correction
+from mi_probe.errors import PointError, StoreError, nearest
+from mi_probe.estimators import Estimate
+from mi_probe.pairtable import PairTable, square
+from mi_probe.significance import FalseDiscoveries, false_discovery
+from mi_probe.spread import ChanceSpread
+from mi_probe.units import Units, per_nat
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MIResult", "PairValue", "PairwiseMI", "from_counts", "pairwise"]
+__all__ = ["COLUMNS", "MIResult", "PairwiseMI"]
 
-_VERSION = 1
+_VERSION = 2
 
-PairValue = Literal["mi", "raw", "chance", "joint_entropy", "n"]
+COLUMNS: dict[str, str] = {
+    "mi": "mutual information of the binned variables, corrected",
+    "se": "its standard error, if samples were independent",
+    "shard_se": "its standard error from shards of documents, which need only be independent of each other",
+    "raw": "the plug-in estimate: what the histogram says",
+    "chance": "mean of the plug-in estimate when the same values are paired at random",
+    "swap": "`mi` of the first variable in one document with the second in another, at the same positions",
+    "continuous": "mutual information of the variables before they were binned",
+    "continuous_se": "its standard error, if samples were independent",
+    "gaussian": "what a Gaussian copula with the same rank correlation shares: the monotone part",
+    "linear": "what Gaussian variables with the same covariance share",
+    "joint_entropy": "plug-in joint entropy",
+    "n": "samples in which both are present",
+    "p": "p-value of independence",
+    "q": "the same, adjusted for the number of pairs (Benjamini and Hochberg 1995)",
+}
+"""What the columns of a result mean. All but n, p and q are in nats."""
 
-_PAIR_VALUES: tuple[PairValue, ...] = get_args(PairValue)
+_IN_ESTIMATE = ("mi", "se", "raw", "chance", "joint_entropy", "n")
+_NO_UNIT = ("n", "p", "q")
 
 
 @dataclass(frozen=True, eq=False)
-class PairwiseMI:
+class PairwiseMI(PairTable):
     """Mutual information of every pair of variables of one hook point (or one array), in nats.
 
     Matrices are symmetric, of shape (variables, variables); their diagonal holds what a variable shares with itself, its entropy.
@@ -44,18 +65,24 @@ class PairwiseMI:
     samples : int
         Samples seen (tokens, for hidden dimensions).
     missing : array, shape (variables,), int64
-        Samples left out of each variable because its value was NaN or infinite.
+        Samples left out of each variable because its value was NaN or infinite, or trimmed.
     bins : int
     method : {"equal_count", "equal_width"}
-    correction : {"adjusted", "none", "miller_madow"}
+    correction : str
         What `mi` holds.
+    companions : dict of str -> array, shape (pairs,)
+        Other columns of `COLUMNS` that were asked for or could be had.
+    trimmed : array, shape (variables,), int64, optional
+        Samples of `missing` that were left out as outliers.
+    notes : tuple of str
+        What a reader should know: which test `p` comes from or why there is none, variables that are constant.
 
     Examples
     --------
-    >>> import numpy as np
+    >>> import mi_probe, numpy as np
     >>> x = np.random.default_rng(0).standard_normal((500, 3))
     >>> x[:, 2] = x[:, 0]
-    >>> shared = pairwise(x, bins=8)
+    >>> shared = mi_probe.pairwise(x, bins=8)
     >>> shared.top_pairs(1)[["i", "j"]].values.tolist()
     [['0', '2']]
     >>> bool(np.isclose(shared.mi[0, 2], shared.entropy[0]))  # a copy shares all it has
@@ -69,6 +96,9 @@ class PairwiseMI:
     bins: int
     method: BinningMethod
     correction: Correction
+    companions: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    trimmed: NDArray[np.int64] | None = None
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -76,85 +106,138 @@ class PairwiseMI:
             f"{self.bins} {self.method} bins, {self.correction})"
         )
 
-    def _square(self, values: NDArray[Any], diagonal: NDArray[Any]) -> NDArray[Any]:
-        size = len(self.names)
-        square = np.empty((size, size), dtype=values.dtype)
-        first, second = np.triu_indices(size, 1)
-        square[first, second] = values
-        square[second, first] = values
-        np.fill_diagonal(square, diagonal)
-        return square
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the values that every pair has here; `COLUMNS` says what they mean."""
+        there = {what for what in _IN_ESTIMATE if getattr(self.estimate, what) is not None} | set(self.companions)
+        there |= {"q"} if "p" in there else set()
+        return tuple(what for what in COLUMNS if what in there)
+
+    def _column(self, what: str) -> NDArray[Any]:
+        if what == "q":
+            return false_discovery(self.companions["p"])
+        return self.companions[what] if what in self.companions else np.asarray(getattr(self.estimate, what))
+
+    def matrix(self, what: str) -> NDArray[Any]:
+        """Any of `columns` as a symmetric matrix, shape (variables, variables).
+
+        The diagonal is a variable with itself: its entropy, its own chance level, its samples; NaN for the other columns.
+
+        Examples
+        --------
+        >>> import mi_probe, numpy as np
+        >>> mi_probe.pairwise(np.random.default_rng(0).standard_normal((94, 3))).matrix("se").shape
+        (3, 3)
+        """
+        diagonals: dict[str, NDArray[Any]] = {
+            **dict.fromkeys(("mi", "raw", "joint_entropy"), self.entropy),
+            "chance": self.estimate.self_chance,
+            "n": self.samples - self.missing,
+        }
+        return square(self.pairs(what), diagonals.get(what, np.full(len(self.names), np.nan)))
 
     @property
     def mi(self) -> NDArray[np.float64]:
         """Corrected mutual information, shape (variables, variables), nats; slightly negative values are kept."""
-        return self._square(self.estimate.mi, self.entropy)
+        return self.matrix("mi")
 
     @property
     def raw(self) -> NDArray[np.float64]:
         """Plug-in mutual information, shape (variables, variables), nats."""
-        return self._square(self.estimate.raw, self.entropy)
+        return self.matrix("raw")
 
     @property
     def chance(self) -> NDArray[np.float64]:
         """Mean of the plug-in value over all random pairings, shape (variables, variables), nats."""
-        return self._square(self.estimate.chance, self.estimate.self_chance)
+        return self.matrix("chance")
 
     @property
     def joint_entropy(self) -> NDArray[np.float64]:
         """Plug-in joint entropy, shape (variables, variables), nats."""
-        return self._square(self.estimate.joint_entropy, self.entropy)
+        return self.matrix("joint_entropy")
 
     @property
     def n(self) -> NDArray[np.int64]:
         """Samples in which both variables are present, shape (variables, variables)."""
-        return self._square(self.estimate.n, self.samples - self.missing)
+        return self.matrix("n")
 
     @property
     def entropy(self) -> NDArray[np.float64]:
         """Plug-in entropy of each variable, shape (variables,), nats."""
         return self.estimate.entropy
 
-    def pairs(self, what: PairValue = "mi") -> NDArray[Any]:
-        """The values of the pairs i < j, shape (pairs,), in the order of ``numpy.triu_indices(variables, 1)``.
+    def discoveries(self, rate: float = 0.05, method: FalseDiscoveries = "bh") -> NDArray[np.bool_]:
+        """Which pairs are not independent, with a share of false ones of at most `rate` on average, shape (pairs,).
+
+        Parameters
+        ----------
+        rate : float
+        method : {"bh", "by"}
+            See `mi_probe.significance.false_discovery`.
+
+        Raises
+        ------
+        InputError
+            No p-values were computed here.
 
         Examples
         --------
-        >>> import numpy as np
-        >>> pairwise(np.eye(6)).pairs("n")[:3]
-        array([6, 6, 6])
+        >>> import mi_probe, numpy as np
+        >>> x = np.random.default_rng(0).standard_normal((200, 20))
+        >>> x[:, 1] += x[:, 0]
+        >>> mi_probe.pairwise(x).discoveries().nonzero()[0].tolist()
+        [0]
         """
-        if what not in _PAIR_VALUES:
-            raise InputError(f"pairs have {', '.join(_PAIR_VALUES)}; not {what!r}{nearest(what, _PAIR_VALUES)}.")
-        return np.asarray(getattr(self.estimate, what))
+        return np.asarray(false_discovery(self.pairs("p"), method=method) <= rate)
 
-    def to_frame(self) -> pd.DataFrame:
-        """All pairs as a table with columns i, j, mi, raw, chance, joint_entropy (nats) and n.
+    def linear_share(self) -> NDArray[np.float64]:
+        """How much of each pair's dependence covariance sees, `linear` / `continuous`, shape (pairs,).
+
+        About 1 for Gaussian pairs, 0 where the dependence is all curves; noise may carry it beyond both. NaN where `continuous`
+        is less than two standard errors from 0: a share of nothing.
+
+        Raises
+        ------
+        InputError
+            Either column is not there.
 
         Examples
         --------
-        >>> import numpy as np
-        >>> len(pairwise(np.eye(4)).to_frame())
-        6
+        >>> import mi_probe, numpy as np
+        >>> x = np.random.default_rng(0).standard_normal((5000, 2))
+        >>> straight, curved = np.stack([x[:, 0], x.sum(axis=1)], 1), np.stack([x[:, 0], x[:, 0] ** 2 + 0.3 * x[:, 1]], 1)
+        >>> [round(float(mi_probe.pairwise(pair).linear_share()[0]), 1) for pair in (straight, curved)]
+        [1.0, 0.0]
         """
-        first, second = np.triu_indices(len(self.names), 1)
-        return self._frame(first, second, np.arange(len(first)))
+        whole, error = self.pairs("continuous"), self.pairs("continuous_se")
+        return np.divide(self.pairs("linear"), whole, out=np.full(len(whole), np.nan), where=whole > 2 * error)
 
-    def top_pairs(self, k: int = 10) -> pd.DataFrame:
-        """The k pairs of largest `mi`, strongest first, with the columns of `to_frame`."""
-        values = np.nan_to_num(self.estimate.mi, nan=-np.inf)
-        k = max(0, min(k, len(values)))
-        best = np.argpartition(-values, k - 1)[:k] if 0 < k < len(values) else np.arange(len(values))[:k]
-        best = best[np.argsort(-values[best], kind="stable")]
-        first, second = np.triu_indices(len(self.names), 1)
-        return self._frame(first[best], second[best], best)
+    def chance_spread(self, k: int = 3) -> ChanceSpread:
+        """How the chance level varies over pairs, and what that does to ranks; ``print`` it.
 
-    def _frame(self, first: NDArray[Any], second: NDArray[Any], at: NDArray[Any]) -> pd.DataFrame:
-        import pandas as pd
+        Parameters
+        ----------
+        k : int
+            How many of the pairs with the least and the largest chance level to name.
 
-        names = np.array(self.names, dtype=object)
-        columns: dict[str, NDArray[Any]] = {what: self.pairs(what)[at] for what in _PAIR_VALUES}
-        return pd.DataFrame({"i": names[first], "j": names[second], **columns})
+        Examples
+        --------
+        >>> import mi_probe, numpy as np
+        >>> x = np.random.default_rng(0).standard_normal((94, 30))
+        >>> x[0, :10] = 50  # an outlier token, as the first of a text is in a few dimensions
+        >>> spread = mi_probe.pairwise(x, bins=15, method="equal_width").chance_spread()
+        >>> spread.least[0][2] < 0.1 < 0.7 < spread.most[0][2]
+        True
+        """
+        values = (self.estimate.raw, self.estimate.mi, self.estimate.chance)
+        return ChanceSpread.of(*values, self.names, correction=self.correction, k=k)
+
+    def top_pairs(self, k: int = 10, by: str = "mi", units: Units = "nats") -> pd.DataFrame:
+        """The k pairs of largest value in one column, largest first, as a table: i, j, then `columns`, in nats or bits."""
+        table = super().top_pairs(k, by)
+        informative = [what for what in self.columns if what not in _NO_UNIT]
+        table[informative] *= per_nat(units)
+        return table
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +252,8 @@ class MIResult(Mapping[str, PairwiseMI]):
 
     Examples
     --------
-    >>> import numpy as np
-    >>> result = MIResult({"toy": pairwise(np.random.default_rng(0).standard_normal((200, 4)))})
+    >>> import mi_probe, numpy as np
+    >>> result = MIResult({"toy": mi_probe.pairwise(np.random.default_rng(0).standard_normal((200, 4)))})
     >>> list(result)
     ['toy']
     >>> result.summary().columns.tolist()[:3]
@@ -196,31 +279,54 @@ class MIResult(Mapping[str, PairwiseMI]):
     def __repr__(self) -> str:
         return f"MIResult({len(self)} hook points: {', '.join(self.points)})"
 
-    def summary(self) -> pd.DataFrame:
-        """One row a hook point: pairs, samples, means of raw, chance and mi, and quantiles of mi, in nats."""
+    def summary(self, units: Units = "nats") -> pd.DataFrame:
+        """One row a hook point: pairs, samples, means of the columns, quantiles of mi, in nats or bits.
+
+        With p-values, `discoveries` is the number of pairs that are not independent at a false discovery rate of .05.
+        """
         import pandas as pd
 
         rows = {}
+        scale = per_nat(units)
         for name, point in self.points.items():
-            mi = point.pairs("mi")
+            mi = scale * point.pairs("mi")
             usable = mi[np.isfinite(mi)]
             quantiles = np.quantile(usable, [0.05, 0.5, 0.95]) if len(usable) else np.full(3, np.nan)
+            others = [what for what in ("continuous", "gaussian", "linear", "swap", "se") if what in point.columns]
             rows[name] = {
                 "pairs": len(mi),
                 "samples": point.samples,
-                **{f"{what}_mean": _mean(point.pairs(what)) for what in ("raw", "chance", "mi")},
+                **{f"{what}_mean": scale * _mean(point.pairs(what)) for what in ("raw", "chance", "mi", *others)},
                 **dict(zip(("mi_q05", "mi_median", "mi_q95"), quantiles, strict=True)),
                 "mi_max": usable.max(initial=-np.inf) if len(usable) else np.nan,
+                **({"discoveries": int(point.discoveries().sum())} if "p" in point.columns else {}),
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("point")
+
+    def discoveries(self, rate: float = 0.05, method: FalseDiscoveries = "bh") -> dict[str, NDArray[np.bool_]]:
+        """Which pairs are not independent, with a share of false ones of at most `rate` on average over all hook points together.
+
+        Returns
+        -------
+        dict of str -> array, shape (pairs,)
+            By hook point.
+
+        Raises
+        ------
+        InputError
+            A hook point has no p-values.
+        """
+        p = [point.pairs("p") for point in self.points.values()]
+        found = false_discovery(np.concatenate(p), method=method) <= rate
+        return dict(zip(self.points, np.split(found, np.cumsum([len(part) for part in p])[:-1]), strict=True))
 
     def to_frame(self) -> pd.DataFrame:
         """All pairs of all hook points as one table, the hook point in the column ``point``."""
         return self._stack({name: point.to_frame() for name, point in self.points.items()})
 
-    def top_pairs(self, k: int = 10) -> pd.DataFrame:
-        """The k strongest pairs over all hook points, strongest first."""
-        table = self._stack({name: point.top_pairs(k) for name, point in self.points.items()})
+    def top_pairs(self, k: int = 10, units: Units = "nats") -> pd.DataFrame:
+        """The k strongest pairs over all hook points, strongest first, in nats or bits."""
+        table = self._stack({name: point.top_pairs(k, units=units) for name, point in self.points.items()})
         return table.sort_values("mi", ascending=False, kind="stable").head(k).reset_index(drop=True)
 
     @staticmethod
@@ -232,7 +338,7 @@ class MIResult(Mapping[str, PairwiseMI]):
         return pd.concat(frames.values(), ignore_index=True) if frames else pd.DataFrame({"point": []})
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the result as a safetensors file with a JSON header (schema ``result/1``).
+        """Write the result as a safetensors file with a JSON header (schema ``result/2``).
 
         Raises
         ------
@@ -241,16 +347,17 @@ class MIResult(Mapping[str, PairwiseMI]):
         """
         arrays, points = {}, []
         for k, (name, point) in enumerate(self.points.items()):
-            for key, array in vars(point.estimate).items():
-                arrays[f"{k}.{key}"] = array
-            arrays[f"{k}.missing"] = point.missing
-            rest = {key: getattr(point, key) for key in ("samples", "bins", "method", "correction")}
-            points.append({"name": name, "variables": list(point.names), **rest})
+            parts = {key: array for key, array in vars(point.estimate).items() if array is not None}
+            parts |= {"missing": point.missing, **({} if point.trimmed is None else {"trimmed": point.trimmed})}
+            parts |= {f"companion.{key}": array for key, array in point.companions.items()}
+            arrays |= {f"{k}.{key}": array for key, array in parts.items()}
+            rest = {key: getattr(point, key) for key in _FACTS}
+            points.append({"name": name, "variables": list(point.names), "notes": list(point.notes), **rest})
         store.write(path, f"result/{_VERSION}", {"units": "nats", "about": self.about, "points": points}, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> MIResult:
-        """Read a file that `save` wrote.
+        """Read a file that `save` wrote, now or with the older schema ``result/1``.
 
         Raises
         ------
@@ -261,90 +368,35 @@ class MIResult(Mapping[str, PairwiseMI]):
         points = {}
         try:
             for k, facts in enumerate(header["points"]):
-                fields = {key: arrays[f"{k}.{key}"] for key in Estimate.__dataclass_fields__}
                 variables = len(facts["variables"])
-                for key, array in fields.items():
-                    size = variables if key in ("entropy", "self_chance") else variables * (variables - 1) // 2
+                parts = {name.partition(".")[2]: array for name, array in arrays.items() if name.startswith(f"{k}.")}
+                for key, array in parts.items():
+                    size = variables if key in _OF_VARIABLES else variables * (variables - 1) // 2
                     if array.shape != (size,):
                         raise StoreError(f"{path}: '{key}' of {facts['name']} has shape {array.shape}, not ({size},).")
                     array.flags.writeable = False
-                rest = {key: facts[key] for key in ("samples", "bins", "method", "correction")}
+                needed = [key for key in Estimate.__dataclass_fields__ if key != "se"]
+                companions = {key.removeprefix("companion."): a for key, a in parts.items() if key.startswith("companion.")}
+                if not companions.keys() <= COLUMNS.keys():
+                    raise StoreError(f"{path} has columns that are not known here: {sorted(companions.keys() - COLUMNS.keys())}.")
                 points[facts["name"]] = PairwiseMI(
-                    Estimate(**fields), tuple(facts["variables"]), missing=arrays[f"{k}.missing"], **rest
+                    Estimate(**{key: parts[key] for key in needed}, se=parts.get("se")),
+                    tuple(facts["variables"]),
+                    missing=parts["missing"],
+                    trimmed=parts.get("trimmed"),
+                    companions=companions,
+                    notes=tuple(facts.get("notes", ())),
+                    **{key: facts[key] for key in _FACTS},
                 )
         except KeyError as error:
             raise StoreError(f"{path} lacks {error}.") from error
         return cls(points, header["about"])
 
 
+_FACTS = ("samples", "bins", "method", "correction")
+_OF_VARIABLES = ("entropy", "self_chance", "missing", "trimmed")
+
+
 def _mean(values: NDArray[Any]) -> float:
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else float("nan")
-
-
-def from_counts(
-    counts: JointCounts, binning: Binning, *, correction: Correction = "adjusted", names: Sequence[str] | None = None
-) -> PairwiseMI:
-    """Estimate, with labels, from counts and the binning that made them."""
-    labels = tuple(map(str, range(counts.variables) if names is None else names))
-    return PairwiseMI(
-        estimate(counts, correction=correction),
-        labels,
-        counts.n,
-        counts.missing.copy(),
-        counts.bins,
-        binning.method,
-        correction,
-    )
-
-
-def pairwise(
-    x: ArrayLike,
-    *,
-    bins: int | Literal["auto"] = "auto",
-    method: BinningMethod = "equal_count",
-    correction: Correction = "adjusted",
-    names: Sequence[str] | None = None,
-) -> PairwiseMI:
-    """Mutual information between every two columns of an array.
-
-    Parameters
-    ----------
-    x : array, shape (samples, variables)
-        NumPy array, torch tensor or pandas DataFrame. NaN and infinite values are left out, pair by pair, and counted.
-    bins : int or "auto"
-        Bins of each variable; "auto" is about four samples a cell, at least 3 and at most 16 (5 for 94 samples).
-    method : {"equal_count", "equal_width"}
-        ``equal_width`` with 15 bins gives, with ``correction="none"``, what a hand-written `numpy.histogram2d` gives.
-    correction : {"adjusted", "none", "miller_madow"}
-        What ``.mi`` holds; ``.raw`` and ``.chance`` are there in any case. See `mi_probe.estimators.estimate`.
-    names : sequence of str, optional
-        Names of the variables; a DataFrame's columns, or 0, 1, 2, ... by default.
-
-    Returns
-    -------
-    PairwiseMI
-
-    Raises
-    ------
-    InputError
-        `x` is not samples x variables, or `names` has another length.
-    BinningError
-        Unknown method or impossible number of bins.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> x = np.random.default_rng(0).standard_normal((94, 200))
-    >>> shared = pairwise(x, bins=15, method="equal_width")
-    >>> print(f"{shared.pairs('raw').mean():.2f} nats, of which {shared.pairs('chance').mean():.2f} by chance")
-    0.76 nats, of which 0.76 by chance
-    """
-    if names is None and hasattr(x, "columns"):
-        names = [str(c) for c in x.columns]
-    samples = as_samples(x)
-    if names is not None and len(names) != samples.shape[1]:
-        raise InputError(f"{len(names)} names were given for {samples.shape[1]} variables.")
-    binning = Binning.fit(samples, method=method, bins=bins)
-    counts = JointCounts.from_codes(binning.encode(samples), binning.bins)
-    return from_counts(counts, binning, correction=correction, names=names)

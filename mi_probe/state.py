@@ -9,25 +9,30 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mi_probe import store
-from mi_probe.binning import Binning, as_samples, auto_bins
+from mi_probe.binning import Binning, as_samples
 from mi_probe.counts import JointCounts
 from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, StoreError
+from mi_probe.estimation import estimate_point
 from mi_probe.estimators import Correction
+from mi_probe.independence import PValues
 from mi_probe.ledger import Ledger, PointStatus, Status
-from mi_probe.probe import CORPUS_BINS, Probe
-from mi_probe.result import MIResult, from_counts
+from mi_probe.places import Places
+from mi_probe.pointcounts import PointCounts
+from mi_probe.probe import Probe
+from mi_probe.result import MIResult
+from mi_probe.stream import PointStream
 from mi_probe.tokens import PADDING, Choice, choose, real_tokens
 
-__all__ = ["FOUND_IN_WEIGHTS", "SAME_MODEL", "PointStream", "ProbeState"]
+__all__ = ["FOUND_IN_WEIGHTS", "SAME_MODEL", "ProbeState"]
 
-_VERSION = 1
+_VERSION = 2
 
 SAME_MODEL = (
     "d_model",
@@ -42,9 +47,6 @@ SAME_MODEL = (
 FOUND_IN_WEIGHTS = ("layer_norm_folded", "writing_weights_centred")
 
 _SAME_VALUES = ("skip_first", "skip_special", "when", "visit")
-
-Rows = NDArray[np.floating]
-
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -62,100 +64,6 @@ def _at_one_moment(method: Callable[Concatenate[ProbeState, _P], _R]) -> Callabl
             return method(self, *args, **kwargs)
 
     return whole
-
-
-class PointStream:
-    """Counts of one hook point: keeps rows until the edges can be fitted, and codes only from then on.
-
-    Reading never changes the stream: before the calibration is complete, edges are fitted on the rows that are there, for that
-    reading alone.
-
-    Parameters
-    ----------
-    probe : Probe
-        For the binning.
-    """
-
-    def __init__(self, probe: Probe) -> None:
-        self.probe = probe
-        self._frozen: tuple[Binning, JointCounts] | None = None
-        self._waiting: list[Rows] = []
-
-    @property
-    def n(self) -> int:
-        """Rows seen."""
-        return self._frozen[1].n if self._frozen is not None else sum(map(len, self._waiting))
-
-    @property
-    def missing(self) -> int:
-        """Values seen that were NaN or infinite."""
-        if self._frozen is not None:
-            return int(self._frozen[1].missing.sum())
-        return sum(int(np.count_nonzero(~np.isfinite(rows))) for rows in self._waiting)
-
-    def rows(self) -> Rows:
-        """The rows that wait for the calibration to be complete, shape (rows, variables)."""
-        return np.concatenate(self._waiting)
-
-    def prepare(self, rows: Rows) -> NDArray[Any]:
-        """Reduce an activation to what `commit` needs: codes once the edges are frozen, its own copy of the rows before."""
-        if self._frozen is not None:
-            return self._frozen[0].encode(rows)
-        waiting = list(self._waiting)  # another thread may complete the calibration
-        if waiting and rows.shape[1] != waiting[0].shape[1]:
-            raise InputError(f"this point has {waiting[0].shape[1]} variables; got rows of shape {rows.shape}.")
-        return np.array(rows)
-
-    def completed_by(self, prepared: NDArray[Any]) -> tuple[Binning, JointCounts] | None:
-        """Edges and counts with these rows, if they complete the calibration. Changes nothing; may run out of memory."""
-        if self._frozen is not None or self.n + len(prepared) < self.probe.calibration_tokens:
-            return None
-        room = self.probe.calibration_tokens - self.n
-        binning, counts = self._fitted(np.concatenate([*self._waiting, prepared[:room]]))
-        counts.update(binning.encode(prepared[room:]))
-        return binning, counts
-
-    def commit(self, prepared: NDArray[Any], completed: tuple[Binning, JointCounts] | None) -> None:
-        """Count what `prepare` returned, given what `completed_by` said of it."""
-        if completed is not None:
-            self._frozen = completed
-            self._waiting.clear()
-        elif self._frozen is None:
-            self._waiting.append(prepared)
-        else:
-            binning, counts = self._frozen
-            counts.update(prepared if prepared.dtype == np.uint8 else binning.encode(prepared))
-
-    @property
-    def started(self) -> bool:
-        """Whether there is anything to read: rows, or edges that were given."""
-        return self._frozen is not None or self.n > 0
-
-    def read(self) -> tuple[Binning, JointCounts]:
-        """Edges and counts as of now."""
-        return self._fitted(self.rows()) if self._frozen is None else self._frozen
-
-    def _fitted(self, rows: Rows) -> tuple[Binning, JointCounts]:
-        bins = self.probe.bins
-        if bins == "auto":
-            bins = CORPUS_BINS if len(rows) >= self.probe.calibration_tokens else auto_bins(len(rows))
-        binning = Binning.fit(rows, method=self.probe.method, bins=bins)
-        return binning, JointCounts.from_codes(binning.encode(rows), binning.bins)
-
-    def copy(self) -> PointStream:
-        """An independent copy."""
-        twin = PointStream(self.probe)  # probes are values: sharing one is safe
-        twin._waiting = list(self._waiting)
-        if self._frozen is not None:
-            twin._frozen = (self._frozen[0], self._frozen[1].copy())
-        return twin
-
-    @classmethod
-    def frozen(cls, probe: Probe, binning: Binning, counts: JointCounts) -> PointStream:
-        """A stream that goes on from edges and counts."""
-        stream = cls(probe)
-        stream._frozen = (binning, counts)
-        return stream
 
 
 @dataclass(eq=False)
@@ -193,6 +101,7 @@ class ProbeState:
     special_tokens: Collection[int] | None = None
     ledger: Ledger = field(default_factory=Ledger)
     left_out: dict[str, Counter[str]] = field(default_factory=dict)
+    _documents: Counter[str] = field(default_factory=Counter, init=False)
     _torn: bool = field(default=False, init=False)
     _origin: str = field(default="fed by update", init=False)
     _lock: Any = field(default_factory=threading.RLock, init=False, repr=False)
@@ -218,13 +127,13 @@ class ProbeState:
         While forward passes run in other threads, read `status`, `estimate` or a saved file, which see whole passes only.
         """
         with self._lock:
-            return {name: stream.read()[1] for name, stream in self._started().items()}
+            return {name: stream.read().joint for name, stream in self._started().items()}
 
     @property
     def binnings(self) -> dict[str, Binning]:
         """Edges by hook point; points without a row or edges are left out."""
         with self._lock:
-            return {name: stream.read()[0] for name, stream in self._started().items()}
+            return {name: stream.read().binning for name, stream in self._started().items()}
 
     def _started(self) -> dict[str, PointStream]:
         if self._torn:
@@ -234,7 +143,14 @@ class ProbeState:
             )
         return {name: stream for name, stream in self.streams.items() if stream.started}
 
-    def update(self, point: str, activations: ArrayLike, mask: ArrayLike | None = None, tokens: ArrayLike | None = None) -> None:
+    def update(
+        self,
+        point: str,
+        activations: ArrayLike,
+        mask: ArrayLike | None = None,
+        tokens: ArrayLike | None = None,
+        documents: ArrayLike | None = None,
+    ) -> None:
         """Count activations that did not come through a hook of ours.
 
         Parameters
@@ -248,6 +164,8 @@ class ProbeState:
         tokens : array, shape (rows,) or (batch, position), int, optional
             Token ids. With them the probe's own rules hold: its first positions and the special tokens are left out; positions
             are counted from the first that is not padding. One dimension is one text.
+        documents : array, shape (batch,), int, optional
+            Which document each text of the batch is from; a number for a single text. By default each is a document of its own.
 
         Raises
         ------
@@ -275,25 +193,38 @@ class ProbeState:
             raise InputError(
                 f"the mask of '{point}' must hold True and False, or 1 and 0; got values such as {float(keep.max())}."
             )
+        texts = 1 if len(shape) == 2 else shape[0]
+        numbers = None if documents is None else _fitting(np.atleast_1d(documents), (texts,), f"the documents of '{point}'")
+        if numbers is not None and (numbers.dtype.kind not in "iu" or (numbers < 0).any()):
+            raise InputError(f"the documents of '{point}' must be whole numbers from 0; got {numbers.dtype}.")
+        chosen, position = np.arange(len(rows)), None
         left_out: dict[str, int] = {}
         if tokens is not None:
             ids = _fitting(tokens, shape[:-1], f"the tokens of '{point}'")
             if ids.dtype.kind not in "ui":
                 raise InputError(f"the tokens of '{point}' must be whole numbers; got {ids.dtype}.")
             choice = self._choose(ids, keep)
-            rows = rows if choice.index is None else rows[choice.index.numpy()]
+            chosen = chosen if choice.index is None else choice.index.numpy()
+            position = choice.position.numpy()
             left_out = choice.left_out
         elif keep is not None:
-            chosen = keep.reshape(-1).astype(bool)
-            left_out = {PADDING: len(rows) - int(chosen.sum())}
-            rows = rows[chosen]
+            chosen = np.flatnonzero(keep)
+            left_out = {PADDING: len(rows) - len(chosen)}
         with self._lock:
             stream = self.streams.get(point) or PointStream(self.probe)
-            prepared = stream.prepare(rows)
-            stream.commit(prepared, stream.completed_by(prepared))
+            if numbers is None:
+                numbers = self._new_documents(point, texts)
+            places = Places.of_batch(chosen, shape[-2], numbers, position)
+            prepared = stream.prepare(rows if len(chosen) == len(rows) else rows[chosen])
+            stream.commit(prepared, places, stream.completed_by(prepared, places))
             self.streams[point] = stream
             if any(left_out.values()):
                 self.left_out.setdefault(point, Counter()).update(left_out)
+
+    def _new_documents(self, of: str, texts: int) -> NDArray[np.int64]:
+        first = self._documents[of]
+        self._documents[of] += texts
+        return np.arange(first, first + texts)
 
     def _choose(self, ids: NDArray[Any], keep: NDArray[Any] | None) -> Choice:
         import torch
@@ -320,13 +251,16 @@ class ProbeState:
         return PointStatus("", self.streams[name].n, self.streams[name].missing, left_out, state=self._origin)
 
     @_at_one_moment
-    def estimate(self, *, correction: Correction = "adjusted") -> MIResult:
+    def estimate(self, *, correction: Correction = "adjusted", p_values: PValues = "auto") -> MIResult:
         """Mutual information of every pair at every hook point, as of now.
 
         Parameters
         ----------
-        correction : {"adjusted", "none", "miller_madow"}
+        correction : str
             See `mi_probe.estimators.estimate`.
+        p_values : {"auto", "serial", "gamma", "permutation", "none"}
+            Test of independence, see `mi_probe.independence.p_values`: by default the one that allows for tokens that resemble
+            those before them, and none beyond 100,000 tokens.
 
         Returns
         -------
@@ -340,7 +274,7 @@ class ProbeState:
         Raises
         ------
         InputError
-            No hook point has seen a token.
+            No hook point has seen a token, or the test cannot be done with these counts.
         """
         empty = [name for name, stream in self.streams.items() if not stream.n]
         if len(empty) == len(self.streams):
@@ -352,8 +286,7 @@ class ProbeState:
         points = {}
         for name, stream in self._started().items():
             if stream.n:
-                binning, counts = stream.read()
-                points[name] = from_counts(counts, binning, correction=correction)
+                points[name] = estimate_point(stream.read(), correction=correction, p_values=p_values)
         about = {"probe": self.probe.to_toml(), "model": dict(self.model), "tokens_seen": self.tokens_seen}
         return MIResult(points, about)
 
@@ -384,18 +317,18 @@ class ProbeState:
                 raise MergeError(f"hook point '{name}' is in one state only.")
         for name, stream in mine.items():
             try:
-                stream.read()[0].require_same(theirs[name].read()[0])
+                stream.read().require_same(theirs[name].read())
             except MergeError as error:
                 raise MergeError(f"at hook point '{name}', {error}") from None
 
         for stream in (*theirs.values(), *mine.values()):
-            stream.read()[1].flush()  # counts that are not whole raise here, before anything changes
+            stream.read().flush()  # counts that are not whole raise here, before anything changes
         self._torn = True  # until every hook point has it
         for name, stream in theirs.items():
             if name in mine:
-                binning, counts = mine[name].read()
-                counts += stream.read()[1]
-                self.streams[name] = PointStream.frozen(self.probe, binning, counts)
+                counts = mine[name].read()
+                counts += stream.read()
+                self.streams[name] = PointStream.frozen(self.probe, counts)
             else:
                 self.streams[name] = stream.copy()
         if not mine:
@@ -409,7 +342,7 @@ class ProbeState:
 
     @_at_one_moment
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write edges and counts as a safetensors file with a JSON header (schema ``state/1``).
+        """Write edges and counts as a safetensors file with a JSON header (schema ``state/2``).
 
         A state whose calibration was not complete is written with the edges fitted on what it has seen; they are then frozen.
 
@@ -424,9 +357,8 @@ class ProbeState:
         for k, (name, stream) in enumerate(self.streams.items()):
             facts: dict[str, Any] = {"name": name, "n": stream.n, "left_out": dict(self.left_out.get(name, {}))}
             if name in started:
-                binning, counts = stream.read()
-                facts["method"] = binning.method
-                parts = {"edges": binning.edges, **{a: getattr(counts, a) for a in ("missing", "margins", "tables")}}
+                more, parts = stream.read().to_arrays()
+                facts |= more
                 arrays |= {f"{k}.{key}": array for key, array in parts.items()}
             points.append(facts)
         header = {
@@ -441,7 +373,7 @@ class ProbeState:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> ProbeState:
-        """Read a file that `save` wrote.
+        """Read a file that `save` wrote, now or with the older schema ``state/1``, which has no extras.
 
         Raises
         ------
@@ -451,19 +383,16 @@ class ProbeState:
         header, arrays = store.read(path, "state", _VERSION)
         try:
             probe = Probe.from_toml(header["probe"], where=str(path))
+            if header["schema"] == "state/1":
+                probe = replace(probe, lags=0)
             state = ProbeState(probe, header["model"], special_tokens=header.get("special_tokens"))
             state.ledger = Ledger.from_dict(header.get("ledger", {}))
             state._origin = "loaded from a file"
             for k, facts in enumerate(header["points"]):
                 stream = PointStream(probe)
                 if "method" in facts:
-                    counts = JointCounts.from_arrays(
-                        facts["n"], *(arrays[f"{k}.{key}"] for key in ("missing", "margins", "tables"))
-                    )
-                    binning = Binning(arrays[f"{k}.edges"], facts["method"])
-                    if (binning.variables, binning.bins) != (counts.variables, counts.bins):
-                        raise InputError(f"edges {binning!r} do not fit {counts!r}")
-                    stream = PointStream.frozen(probe, binning, counts)
+                    parts = {name.partition(".")[2]: a for name, a in arrays.items() if name.startswith(f"{k}.")}
+                    stream = PointStream.frozen(probe, PointCounts.from_arrays(facts, parts))
                 state.streams[facts["name"]] = stream
                 if facts.get("left_out"):
                     state.left_out[facts["name"]] = Counter(facts["left_out"])

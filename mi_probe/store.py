@@ -79,7 +79,7 @@ def read(path: str | os.PathLike[str], kind: str, version: int) -> tuple[dict[st
     kind : str
         ``"result"`` or ``"state"``.
     version : int
-        The newest version that the caller understands.
+        The newest version that the caller understands; it reads the older ones too.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def read(path: str | os.PathLike[str], kind: str, version: int) -> tuple[dict[st
     found, _, number = header["schema"].partition("/")
     if found != kind:
         raise StoreError(f"{path} holds a {found} of mi_probe; a {kind} was asked for.")
-    if number != str(version):
+    if number not in [str(v) for v in range(1, version + 1)]:
         raise StoreError(
             f"{path} has schema {header['schema']}, written by mi_probe {header.get('writer')}; this one reads {kind}/{version}."
         )

@@ -6,7 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mi_probe.errors import InputError
+from mi_probe.places import Places
 
 if TYPE_CHECKING:
     import torch
@@ -36,12 +40,21 @@ class Choice:
         How many count.
     left_out : dict of str -> int
         The others by reason; a token that has several reasons is under the first of them.
+    position : torch.Tensor, shape (n,)
+        Where in its row each token that counts stands; 0 is the first that is not padding, cached ones included.
     """
 
     shape: tuple[int, int]
     index: torch.Tensor | None
     n: int
     left_out: dict[str, int]
+    position: torch.Tensor
+
+    def places(self, documents: NDArray[np.integer]) -> Places:
+        """Places of the tokens that count, given the document of each row."""
+        rows, positions = self.shape
+        index = np.arange(rows * positions) if self.index is None else self.index.cpu().numpy()
+        return Places.of_batch(index, positions, documents, self.position.cpu().numpy())
 
 
 def real_tokens(
@@ -159,4 +172,5 @@ def choose(
     left_out = dict(zip(reasons, torch.stack(gone).tolist(), strict=True))
     shape = (tokens.shape[0], positions)
     n = len(index)
-    return Choice(shape, None if n == tokens.numel() else index, n, {why: count for why, count in left_out.items() if count})
+    by_reason = {why: count for why, count in left_out.items() if count}
+    return Choice(shape, None if n == tokens.numel() else index, n, by_reason, place.reshape(-1)[index])

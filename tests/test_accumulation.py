@@ -26,7 +26,7 @@ def test_counts_are_bit_equal_for_any_batch_size_and_one_text_at_a_time(tiny: An
     what = Probe(calibration_tokens=300, bins=5)
     states = [mi_probe.accumulate(tiny, [text], what, batch_size=b) for b in (1, 3, 64)]
     with mi_probe.attach(tiny, what) as by_hand, torch.no_grad():
-        for batch in mi_probe.corpus.batches([text], tiny, batch_size=1):
+        for batch, _ in mi_probe.corpus.batches([text], tiny, batch_size=1):
             tiny(batch)
     states.append(by_hand)
     assert by_hand.tokens_seen == len(text)
@@ -39,7 +39,7 @@ def test_counts_are_bit_equal_for_any_batch_size_and_one_text_at_a_time(tiny: An
 def test_edges_are_fitted_on_the_first_rows_and_then_frozen(tiny: Any) -> None:
     text = "abcdefghijklmnopqrstuvwxyz" * 10
     with mi_probe.attach(tiny, Probe(hooks="resid_post", layers=[1], calibration_tokens=KEEP)) as whole:
-        for batch in mi_probe.corpus.batches([text], tiny):
+        for batch, _ in mi_probe.corpus.batches([text], tiny):
             tiny(batch)
     rows = rows_of(whole, "resid_post.1")
     probe = mi_probe.accumulate(tiny, [text], Probe(hooks="resid_post", layers=[1], calibration_tokens=100))

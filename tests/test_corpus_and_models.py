@@ -18,7 +18,7 @@ from .conftest import make_tiny_gpt2
 
 def test_every_token_of_a_long_text_stands_in_exactly_one_window(tiny: Any) -> None:
     text = "".join(chr(97 + k % 26) for k in range(1000))
-    rows = [row for batch in corpus.batches([text, "tail"], tiny, batch_size=4) for row in batch.tolist()]
+    rows = [row for batch, _ in corpus.batches([text, "tail"], tiny, batch_size=4) for row in batch.tolist()]
     assert all(row[0] == tiny.tokenizer.bos_token_id for row in rows)
     assert max(map(len, rows)) == tiny.cfg.n_ctx
     assert tiny.tokenizer.decode([t for row in rows for t in row[1:]]) == text + "tail"
@@ -45,7 +45,7 @@ def test_white_space_between_pieces_stays_whole(coffee: Any, tmp_path: Path, mon
 
 
 def test_nothing_is_padded(tiny: Any) -> None:
-    for batch in corpus.batches(["ab", "cd", "xyz", "ef"], tiny):
+    for batch, _ in corpus.batches(["ab", "cd", "xyz", "ef"], tiny):
         assert (batch[:, 1:] != tiny.tokenizer.pad_token_id).all()
 
 

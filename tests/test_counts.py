@@ -66,7 +66,7 @@ def test_counts_are_the_same_with_one_thread_and_with_several(monkeypatch: pytes
     codes = random_codes(0, 4500, 60, 8, 0.01)
     many = []
     for threads in (1, 2, 5):
-        monkeypatch.setattr(cpu, "_threads", lambda _cost, threads=threads: threads)
+        monkeypatch.setattr(cpu, "threads_for", lambda _cost, threads=threads: threads)
         many.append(JointCounts.from_codes(codes, 8).tables)
     np.testing.assert_array_equal(many[0], many[1])
     np.testing.assert_array_equal(many[0], many[2])

@@ -17,7 +17,8 @@ import mi_probe
 from mi_probe import Probe
 from mi_probe.errors import HookPointError, InputError, MIProbeError, MIProbeWarning
 from mi_probe.hooks import points, resolve
-from mi_probe.state import PointStream, ProbeState
+from mi_probe.state import ProbeState
+from mi_probe.stream import PointStream
 
 KEEP = 10**6  # calibration longer than any test: the streams keep their rows, so that they can be looked at
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mi_probe.binning import Binning
-from mi_probe.counts import JointCounts
 from mi_probe.errors import HookPointError
 from mi_probe.hooks.arguments import has_own_numbers
 from mi_probe.hooks.facts import describe_model, has_dropout, weights_stand_for_others
@@ -36,8 +36,10 @@ from mi_probe.ledger import (
     PointStatus,
     Status,
 )
+from mi_probe.pointcounts import PointCounts
 from mi_probe.probe import Probe
-from mi_probe.state import FOUND_IN_WEIGHTS, SAME_MODEL, PointStream, ProbeState
+from mi_probe.state import FOUND_IN_WEIGHTS, SAME_MODEL, ProbeState
+from mi_probe.stream import PointStream
 from mi_probe.tokens import Choice, choose
 
 if TYPE_CHECKING:
@@ -67,6 +69,9 @@ class AttachedProbe(ProbeState):
     ----------
     points : dict of str -> str
         The hook points of the model by the names that results carry.
+    documents : sequence of int, optional
+        Which document each row of the next forward passes is from, for `Probe.shards` and `Probe.swap`; set it before each of
+        them. None, the default: each row of each pass is a document of its own, and of a generation each row in all its steps.
     """
 
     def __init__(self, model: HookedModel, probe: Probe, edges: Mapping[str, Binning] | None = None) -> None:
@@ -83,9 +88,10 @@ class AttachedProbe(ProbeState):
         super().__init__(probe, describe_model(model), {key: PointStream(probe) for key in keys})
         self.points = {p.key: p.hook_name for p in resolved}
         for key, binning in (edges or {}).items():
-            self.streams[key] = PointStream.frozen(probe, binning, JointCounts(binning.variables, binning.bins))
+            self.streams[key] = PointStream.frozen(probe, PointCounts(binning, probe.extras))
         tokenizer = getattr(model, "tokenizer", None)
         self.special_tokens = frozenset(getattr(tokenizer, "all_special_ids", None) or ())
+        self.documents: Sequence[int] | None = None
         self._resolved = {p.key: p for p in resolved}
         self._model = weakref.ref(model)  # counts that are kept must not keep the weights
         self._watch: Watch | None = None
@@ -154,6 +160,7 @@ class AttachedProbe(ProbeState):
         if [p.key for p in resolved] != list(self.points):
             raise HookPointError("the model has other hook points now than when the probe was attached: attach a new probe.")
         self.detach()
+        self.documents: Sequence[int] | None = None
         self._resolved = {p.key: p for p in resolved}
         self._warned.discard("gone")
         self._put_on(model)
@@ -339,7 +346,7 @@ class AttachedProbe(ProbeState):
             raise HookPointError(f"{misfit}.")
         prepared = self.streams[key].prepare(self._rows(activation, batch.choice))
         before = batch.taken.get(key)
-        if wanted is None and before is not None and not _same(before, prepared):
+        if wanted is None and before is not None and not before.same_as(prepared):
             self._warn(
                 "visits",
                 f"hook point '{self.points[key]}' fires several times in a forward pass, with different values: the last ones "
@@ -378,21 +385,39 @@ class AttachedProbe(ProbeState):
                 tokens = 0 if run.tokens is None else run.tokens.numel()
                 self.ledger.enter_uncounted(refused or NO_TOKENS, tokens)
             else:
-                self._count(batch, batch.choice)
+                self._count(run, batch, batch.choice)
         if error is not None and refused == RAISED:  # it is on its way to the user, and goes there as it is
             error.add_note("mi_probe: none of the tokens of this forward pass was counted.")
         elif message and (error is None or refused == STOPPED):
             self._warn(str(refused), message)
 
-    def _count(self, batch: _Batch, choice: Choice) -> None:
-        completed = {key: self.streams[key].completed_by(prepared) for key, prepared in batch.taken.items()}
+    def _count(self, run: Pass, batch: _Batch, choice: Choice) -> None:
+        places = choice.places(self._documents_of(run, choice.shape[0]))
+        completed = {key: self.streams[key].completed_by(prepared, places) for key, prepared in batch.taken.items()}
         try:
             for key, prepared in batch.taken.items():
-                self.streams[key].commit(prepared, completed[key])
+                self.streams[key].commit(prepared, places, completed[key])
             self.ledger.enter_counted(choice.n, choice.left_out)
         except BaseException:
             self._torn = True  # some hook points have it, others not
             raise
+
+    def _documents_of(self, run: Pass, rows: int) -> NDArray[np.int64]:
+        """Which document each row of a pass is from: as told, or each of its own; all steps of a generation are in one."""
+        if self.documents is not None:
+            if len(self.documents) == rows:
+                return np.asarray(self.documents, dtype=np.int64)
+            self._warn(
+                "documents",
+                f"a forward pass had {rows} rows, and documents were given for {len(self.documents)}: each "
+                "row counts as a document of its own.",
+            )
+        if run.generation is None:
+            return self._new_documents("", rows)
+        known = run.generation.documents.get(self)
+        if known is None or len(known) != rows:
+            known = run.generation.documents[self] = self._new_documents("", rows)
+        return known
 
     def _refusal(self, run: Pass, batch: _Batch, error: BaseException | None) -> tuple[str | None, str]:
         """Why a pass is not counted, None if it is, and what to say of it."""
@@ -470,7 +495,3 @@ def _taker(probe: weakref.ref[AttachedProbe], key: str) -> Callable[..., None]:
     take.__name__ = take.__qualname__ = f"mi_probe at {key}"
     untraced: Callable[[Callable[..., None]], Callable[..., None]] = torch.compiler.disable  # a compiler cannot trace it
     return untraced(take)
-
-
-def _same(one: Any, two: Any) -> bool:
-    return one.shape == two.shape and one.dtype == two.dtype and np.array_equal(one, two, equal_nan=one.dtype.kind == "f")

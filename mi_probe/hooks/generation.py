@@ -40,6 +40,7 @@ class Generation:
         self.real: torch.Tensor | None = None
         self.ended: torch.Tensor | None = None
         self.fed: torch.Tensor | None = None
+        self.documents: dict[Any, Any] = {}  # by probe: the documents that its rows are
 
     def note_embedded(self, tokens: Any) -> None:
         """HookedTransformer's generate embeds tokens on its own, before the forward pass that reads them."""

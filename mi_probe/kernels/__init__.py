@@ -3,14 +3,18 @@
 Every function gives the same integers whatever the number of threads and whichever way was chosen.
 """
 
-from mi_probe.kernels.cpu import (
-    PairSums,
-    count_pairs,
-    encode,
-    expected_of_pairs,
-    expected_xlogx,
-    pair_index,
-    pair_sums,
-)
+from mi_probe.kernels.cpu import count_pairs, encode, pair_index
+from mi_probe.kernels.expected import expected_of_pairs, expected_xlogx
+from mi_probe.kernels.relevant import relevant_bins_bias
+from mi_probe.kernels.sums import PairSums, pair_sums
 
-__all__ = ["PairSums", "count_pairs", "encode", "expected_of_pairs", "expected_xlogx", "pair_index", "pair_sums"]
+__all__ = [
+    "PairSums",
+    "count_pairs",
+    "encode",
+    "expected_of_pairs",
+    "expected_xlogx",
+    "pair_index",
+    "pair_sums",
+    "relevant_bins_bias",
+]

@@ -1,0 +1,175 @@
+"""From counts or arrays to labelled estimates, with every column that they allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mi_probe.binning import Binning, BinningMethod, as_samples
+from mi_probe.corrections import Correction
+from mi_probe.errors import InputError
+from mi_probe.estimators import Estimate, estimate
+from mi_probe.extras import LAGS, Extras
+from mi_probe.gaussian import gaussian_mi, normal_scores, pearson
+from mi_probe.independence import PValues, p_values
+from mi_probe.places import Places
+from mi_probe.pointcounts import PointCounts
+from mi_probe.result import PairwiseMI
+from mi_probe.shards import shard_errors
+
+__all__ = ["estimate_point", "pairwise"]
+
+Columns = dict[str, NDArray[np.float64]]
+
+
+def estimate_point(
+    counts: PointCounts,
+    *,
+    correction: Correction = "adjusted",
+    p_values: PValues = "auto",
+    names: Sequence[str] | None = None,
+    columns: Columns | None = None,
+) -> PairwiseMI:
+    """Estimate, with labels, from all that was counted at one point.
+
+    Parameters
+    ----------
+    counts : PointCounts
+    correction : str
+        See `mi_probe.estimators.estimate`.
+    p_values : str
+        See `mi_probe.independence.p_values`.
+    names : sequence of str, optional
+        Names of the variables; 0, 1, 2, ... by default.
+    columns : dict of str -> array, shape (pairs,), optional
+        Further columns that the caller knows.
+
+    Raises
+    ------
+    InputError
+        Unknown correction, or a test that these counts do not allow.
+    """
+    counts.flush()
+    joint = counts.joint
+    found = estimate(joint, correction=correction)
+    more: Columns = dict(columns or {})
+    if counts.moments is not None:
+        upper = np.triu_indices(joint.variables, 1)
+        more["linear"] = gaussian_mi(counts.moments.correlation()[upper], counts.moments.n[upper])
+    if counts.shards:
+        more["shard_se"] = shard_errors(joint, counts.shards, correction)
+    if counts.swapped is not None and counts.swapped.n:
+        more["swap"] = estimate(counts.swapped, correction=correction).mi
+    more |= _continuous(counts, found)
+    p, note = _p(counts, found, p_values)
+    if p is not None:
+        more["p"] = p
+    for array in more.values():
+        array.flags.writeable = False
+    return PairwiseMI(
+        found,
+        tuple(map(str, range(joint.variables) if names is None else names)),
+        joint.n,
+        joint.missing.copy(),
+        joint.bins,
+        counts.binning.method,
+        correction,
+        more,
+        joint.trimmed.copy(),
+        (note, *_notes(counts, found)),
+    )
+
+
+def _p(counts: PointCounts, found: Estimate, test: PValues) -> tuple[NDArray[np.float64] | None, str]:
+    return p_values(counts, found.raw, test)
+
+
+def _continuous(counts: PointCounts, found: Estimate) -> Columns:
+    return {}
+
+
+def _notes(counts: PointCounts, found: Estimate) -> list[str]:
+    constant = int(np.count_nonzero(found.entropy == 0))
+    absent = int(np.count_nonzero(np.isnan(found.entropy)))
+    notes = []
+    if constant:
+        notes.append(f"{constant} variables are constant: they share 0 with every other")
+    if absent:
+        notes.append(f"{absent} variables have no value at all: their pairs are NaN")
+    if counts.swapped is not None and not counts.swapped.n:
+        notes.append("no swap column: it takes two documents with tokens at the same positions")
+    return notes
+
+
+def pairwise(
+    x: ArrayLike,
+    *,
+    bins: int | Literal["auto"] = "auto",
+    method: BinningMethod = "equal_count",
+    correction: Correction = "adjusted",
+    trim_z: float | None = None,
+    p_values: PValues = "auto",
+    names: Sequence[str] | None = None,
+) -> PairwiseMI:
+    """Mutual information between every two columns of an array.
+
+    Parameters
+    ----------
+    x : array, shape (samples, variables)
+        NumPy array, torch tensor or pandas DataFrame. NaN and infinite values are left out, pair by pair, and counted.
+    bins : int or "auto"
+        Bins of each variable; "auto" is about four samples a cell, at least 3 and at most 16 (5 for 94 samples).
+    method : {"equal_count", "equal_width"}
+        ``equal_width`` with 15 bins gives, with ``correction="none"``, what a hand-written `numpy.histogram2d` gives.
+    correction : str
+        What ``.mi`` holds; ``.raw`` and ``.chance`` are there in any case. See `mi_probe.estimators.estimate`.
+    trim_z : float, optional
+        Leave out values further than this many standard deviations from the mean of their variable; they are counted apart, in
+        ``.trimmed``. All count by default.
+    p_values : {"auto", "serial", "gamma", "permutation", "none"}
+        Test of independence, see `mi_probe.independence.p_values`. By default one that allows for rows that resemble the rows
+        before them, as tokens of a text do; none beyond 100,000 rows.
+    names : sequence of str, optional
+        Names of the variables; a DataFrame's columns, or 0, 1, 2, ... by default.
+
+    Returns
+    -------
+    PairwiseMI
+
+    Raises
+    ------
+    InputError
+        `x` is not samples x variables, `names` has another length, or the correction or test is not known or cannot be done.
+    BinningError
+        Unknown method, impossible number of bins or `trim_z`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).standard_normal((94, 200))
+    >>> shared = pairwise(x, bins=15, method="equal_width")
+    >>> print(f"{shared.pairs('raw').mean():.2f} nats, of which {shared.pairs('chance').mean():.2f} by chance")
+    0.76 nats, of which 0.76 by chance
+    """
+    if names is None and hasattr(x, "columns"):
+        names = [str(c) for c in x.columns]
+    samples = as_samples(x)
+    if names is not None and len(names) != samples.shape[1]:
+        raise InputError(f"{len(names)} names were given for {samples.shape[1]} variables.")
+    binning = Binning.fit(samples, method=method, bins=bins, trim_z=trim_z)
+    codes = binning.encode(samples)
+    counts = PointCounts(binning, Extras(lags=LAGS if p_values in ("auto", "serial") else 0))
+    counts.update(codes, Places.of_one_text(len(samples)))
+    kept = np.where(codes < binning.bins, samples, samples.dtype.type(np.nan))
+    columns = {"gaussian": _gaussian(normal_scores(kept), counts), "linear": _gaussian(kept, counts)}
+    return estimate_point(counts, correction=correction, p_values=p_values, names=names, columns=columns)
+
+
+def _gaussian(x: NDArray[np.floating], counts: PointCounts) -> NDArray[np.float64]:
+    upper = np.triu_indices(x.shape[1], 1)
+    present = (np.isfinite(x)).astype(np.float64)
+    n = (present.T @ present)[upper] if counts.joint.missing.any() else np.full(len(upper[0]), len(x))
+    return gaussian_mi(pearson(x)[upper], n)

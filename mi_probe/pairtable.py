@@ -1,0 +1,88 @@
+"""Values of every pair of named variables, as vectors, matrices and tables: what all estimates have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mi_probe.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["PairTable", "square"]
+
+
+def square(values: NDArray[Any], diagonal: NDArray[Any]) -> NDArray[Any]:
+    """The symmetric matrix of values of the pairs i < j and of a diagonal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> square(np.array([1, 2, 3]), np.zeros(3, dtype=int))
+    array([[0, 1, 2],
+           [1, 0, 3],
+           [2, 3, 0]])
+    """
+    size = len(diagonal)
+    matrix = np.empty((size, size), dtype=np.result_type(values, diagonal))
+    first, second = np.triu_indices(size, 1)
+    matrix[first, second] = values
+    matrix[second, first] = values
+    np.fill_diagonal(matrix, diagonal)
+    return matrix
+
+
+class PairTable:
+    """Base of `PairwiseMI` and `NeighbourMI`: columns by name, tables, the strongest pairs."""
+
+    names: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the values that every pair has here, in the order of the tables."""
+        raise NotImplementedError
+
+    def _column(self, what: str) -> NDArray[Any]:
+        """The values of one of `columns`, shape (pairs,)."""
+        raise NotImplementedError
+
+    def pairs(self, what: str = "mi") -> NDArray[Any]:
+        """The values of the pairs i < j, shape (pairs,), in the order of ``numpy.triu_indices(variables, 1)``.
+
+        Parameters
+        ----------
+        what : str
+            One of `columns`.
+
+        Raises
+        ------
+        InputError
+            There is no such column here.
+        """
+        if what not in self.columns:
+            raise InputError(f"pairs have {', '.join(self.columns)} here; not {what!r}{nearest(what, self.columns)}.")
+        return np.asarray(self._column(what))
+
+    def to_frame(self) -> pd.DataFrame:
+        """All pairs as a table: i, j, then `columns`."""
+        first, second = np.triu_indices(len(self.names), 1)
+        return self._frame(first, second, np.arange(len(first)))
+
+    def top_pairs(self, k: int = 10, by: str = "mi") -> pd.DataFrame:
+        """The k pairs of largest value in one column, largest first, as a table: i, j, then `columns`."""
+        values = np.asarray(self.pairs(by), dtype=np.float64)
+        values = np.nan_to_num(values, nan=-np.inf)
+        k = max(0, min(k, len(values)))
+        best = np.argpartition(-values, k - 1)[:k] if 0 < k < len(values) else np.arange(len(values))[:k]
+        best = best[np.argsort(-values[best], kind="stable")]
+        first, second = np.triu_indices(len(self.names), 1)
+        return self._frame(first[best], second[best], best)
+
+    def _frame(self, first: NDArray[Any], second: NDArray[Any], at: NDArray[Any]) -> pd.DataFrame:
+        import pandas as pd
+
+        names = np.array(self.names, dtype=object)
+        return pd.DataFrame({"i": names[first], "j": names[second], **{what: self.pairs(what)[at] for what in self.columns}})

@@ -1,0 +1,218 @@
+"""Everything counted at one hook point: the joint counts, and beside them what errors and significance are made of."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mi_probe.binning import Binning
+from mi_probe.counts import JointCounts
+from mi_probe.errors import InputError, MergeError, MIProbeError
+from mi_probe.extras import Extras
+from mi_probe.gaussian import SecondMoments
+from mi_probe.places import Places
+from mi_probe.serial import count_lags
+
+__all__ = ["PointCounts"]
+
+_POOL = 16  # documents back that a document may be swapped with
+
+
+class PointCounts:
+    """Joint counts of one hook point, the edges that made them, and the extras.
+
+    Parameters
+    ----------
+    binning : Binning
+    extras : Extras
+
+    Attributes
+    ----------
+    joint : JointCounts
+    lagged : array, shape (lags, variables, bins, bins), int64
+        Codes of one variable at two tokens of a text; see `mi_probe.serial.count_lags`.
+    shards : tuple of JointCounts
+        Document d is in shard d modulo their number.
+    swapped : JointCounts or None
+    moments : SecondMoments or None
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).standard_normal((60, 3))
+    >>> counts = PointCounts(Binning.fit(x, bins=4), Extras(lags=2, shards=2))
+    >>> documents = Places.of_batch(np.arange(60), 20, np.array([0, 1, 2]))  # three texts of 20 tokens
+    >>> counts.update(counts.binning.encode(x), documents)
+    >>> counts.joint.n, [shard.n for shard in counts.shards], int(counts.lagged[0, 0].sum())
+    (60, [40, 20], 57)
+    """
+
+    def __init__(self, binning: Binning, extras: Extras | None = None) -> None:
+        extras = extras or Extras()
+        shape = (binning.variables, binning.bins)
+        self.binning = binning
+        self.extras = extras
+        self.joint = JointCounts(*shape)
+        self.lagged: NDArray[np.int64] = np.zeros((extras.lags, *shape, binning.bins), dtype=np.int64)
+        self.shards = tuple(JointCounts(*shape) for _ in range(extras.shards))
+        self.swapped = JointCounts(*shape) if extras.swap else None
+        self.moments = SecondMoments.within(binning) if extras.moments else None
+        self._pool: deque[tuple[int, NDArray[np.uint8], NDArray[np.int64]]] = deque(maxlen=_POOL)
+        self._turn = 0
+        self._broken = False
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, PointCounts)
+            and self.extras == other.extras
+            and self.joint == other.joint
+            and np.array_equal(self.lagged, other.lagged)
+            and self.shards == other.shards
+            and self.swapped == other.swapped
+            and self.moments == other.moments
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
+
+    def update(self, codes: NDArray[np.uint8], places: Places, steps: NDArray[np.int16] | None = None) -> None:
+        """Count more samples.
+
+        Parameters
+        ----------
+        codes : array, shape (samples, variables), uint8
+        places : Places
+            Of the same samples.
+        steps : array, shape (samples, variables), int16, optional
+            Standardised values, if second moments are kept: `SecondMoments.steps`.
+        """
+        if len(places) != len(codes):
+            raise InputError(f"there are places of {len(places)} samples for {len(codes)}.")
+        self.require_whole()
+        self.joint.update(codes)
+        self._broken = True  # until the extras have it, too
+        if self.extras.lags:
+            count_lags(*places.spread_out(codes), self.lagged)
+        for number, shard in enumerate(self.shards):
+            shard.update(codes[places.document % len(self.shards) == number])
+        if self.swapped is not None:
+            self._swap(self.swapped, codes, places)
+        if self.moments is not None:
+            if steps is None:
+                raise InputError("second moments are kept here: update needs the standardised values, too.")
+            self.moments.update(steps)
+        self._broken = False
+
+    def _swap(self, swapped: JointCounts, codes: NDArray[np.uint8], places: Places) -> None:
+        """Pair each sequence with one of another document, among the last few, at the positions that both have."""
+        for part in np.split(np.arange(len(places)), places.starts()[1:]):
+            if not len(part):
+                continue
+            mine, positions, document = codes[part], places.position[part], int(places.document[part[0]])
+            others = [entry for entry in self._pool if entry[0] != document]
+            if others:
+                _, theirs, their_positions = others[self._turn % len(others)]
+                self._turn += 1
+                _, here, there = np.intersect1d(positions, their_positions, assume_unique=True, return_indices=True)
+                swapped.update_crossed(mine[here], theirs[there])
+            if not self._pool or self._pool[-1][0] != document:  # the first sequence of each document waits for others
+                self._pool.append((document, mine.copy(), positions))
+
+    def require_whole(self) -> None:
+        """Raise unless every part has every sample."""
+        if self._broken:
+            raise MIProbeError("counting or merging was interrupted halfway: these counts are not whole. Start anew.")
+
+    def flush(self) -> None:
+        """Count what is buffered, in every part."""
+        self.require_whole()
+        for part in self._parts().values():
+            part.flush()
+
+    def _parts(self) -> dict[str, JointCounts]:
+        parts = {"": self.joint, **{f"shard.{s}.": shard for s, shard in enumerate(self.shards)}}
+        return parts if self.swapped is None else {**parts, "swapped.": self.swapped}
+
+    def require_same(self, other: PointCounts) -> None:
+        """Raise `MergeError`, naming the first difference, unless both can be added."""
+        self.binning.require_same(other.binning)
+        for name in vars(self.extras):
+            mine, theirs = getattr(self.extras, name), getattr(other.extras, name)
+            if mine != theirs:
+                raise MergeError(f"the counts differ in what they keep: {name} is {mine} against {theirs}.")
+
+    def __iadd__(self, other: PointCounts) -> PointCounts:
+        """Add other counts of the same edges and extras; everything is checked before anything changes."""
+        self.require_same(other)
+        other.flush()
+        self.flush()
+        self._broken = True
+        for name, part in self._parts().items():
+            part += other._parts()[name]
+        self.lagged += other.lagged
+        if self.moments is not None and other.moments is not None:
+            self.moments += other.moments
+        self._broken = False
+        return self
+
+    def copy(self) -> PointCounts:
+        """An independent copy."""
+        twin = PointCounts(self.binning, self.extras)
+        twin += self
+        twin._pool, twin._turn = deque(self._pool, maxlen=_POOL), self._turn
+        return twin
+
+    # -- files -------------------------------------------------------------------------------------------------------
+
+    def to_arrays(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """What a file needs: facts that JSON can hold, and arrays by name."""
+        self.flush()
+        facts: dict[str, Any] = {"method": self.binning.method, "extras": vars(self.extras), "samples": {}}
+        arrays: dict[str, NDArray[Any]] = {"edges": self.binning.edges}
+        if self.binning.limits is not None:
+            arrays["limits"] = self.binning.limits
+        for name, part in self._parts().items():
+            facts["samples"][name] = part.n
+            arrays |= {name + key: getattr(part, key) for key in ("missing", "margins", "tables", "trimmed")}
+        if self.extras.lags:
+            arrays["lagged"] = self.lagged
+        if self.moments is not None:
+            arrays |= {f"moments.{key}": getattr(self.moments, key) for key in SecondMoments.SUMS}
+        return facts, arrays
+
+    @classmethod
+    def from_arrays(cls, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> PointCounts:
+        """Rebuild what `to_arrays` gave; facts of an older file have ``n`` in place of samples, and no extras.
+
+        Raises
+        ------
+        InputError
+            The arrays contradict each other.
+        KeyError
+            One is not there.
+        """
+        binning = Binning(arrays["edges"], facts["method"], arrays.get("limits"))
+        counts = cls(binning, Extras(**facts.get("extras", {})))
+        samples = facts.get("samples", {"": facts.get("n")})
+        parts = {}
+        for name in counts._parts():
+            fields = (arrays[name + key] for key in ("missing", "margins", "tables"))
+            parts[name] = part = JointCounts.from_arrays(samples[name], *fields, arrays.get(f"{name}trimmed"))
+            if (binning.variables, binning.bins) != (part.variables, part.bins):
+                raise InputError(f"edges {binning!r} do not fit {part!r}")
+        counts.joint = parts[""]
+        counts.shards = tuple(part for name, part in parts.items() if name.startswith("shard."))
+        counts.swapped = parts.get("swapped.")
+        if counts.shards and sum(shard.n for shard in counts.shards) != counts.joint.n:
+            raise InputError("the shards do not add up to the whole.")
+        if counts.extras.lags:
+            lagged = arrays["lagged"]
+            if lagged.shape != counts.lagged.shape or lagged.dtype.kind not in "iu" or lagged.min(initial=0) < 0:
+                raise InputError(f"lagged counts must be whole numbers of shape {counts.lagged.shape}; got {lagged.shape}.")
+            counts.lagged = np.array(lagged, dtype=np.int64)
+        if counts.moments is not None:
+            counts.moments.restore({key: arrays[f"moments.{key}"] for key in SecondMoments.SUMS})
+        return counts

@@ -1,0 +1,31 @@
+"""Nats and bits: data are in nats; what a person reads may be in either."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+
+from mi_probe.errors import InputError, nearest
+
+__all__ = ["Units", "per_nat"]
+
+Units = Literal["nats", "bits"]
+
+
+def per_nat(units: Units) -> float:
+    """How many of a unit make one nat.
+
+    Raises
+    ------
+    InputError
+        Unknown unit.
+
+    Examples
+    --------
+    >>> round(0.755 * per_nat("bits"), 2)  # "about 1"
+    1.09
+    """
+    if units not in get_args(Units):
+        raise InputError(f"units are nats or bits; not {units!r}{nearest(str(units), get_args(Units))}.")
+    return 1.0 if units == "nats" else float(1 / np.log(2))
