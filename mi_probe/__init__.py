@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mi_probe.estimation import pairwise
     from mi_probe.hooks import attach
     from mi_probe.models import load_model
+    from mi_probe.neighbours import NeighbourMI, ksg
     from mi_probe.probe import Probe, load_probe
     from mi_probe.report import describe
     from mi_probe.result import MIResult, PairwiseMI
@@ -38,6 +39,7 @@ _HOME = {
     "MIProbeError": "errors",
     "MIProbeWarning": "errors",
     "MIResult": "result",
+    "NeighbourMI": "neighbours",
     "PairwiseMI": "result",
     "Probe": "probe",
     "ProbeState": "state",
@@ -45,6 +47,7 @@ _HOME = {
     "attach": "hooks",
     "describe": "report",
     "documents": "corpus",
+    "ksg": "neighbours",
     "load_model": "models",
     "load_probe": "probe",
     "pairwise": "estimation",
@@ -59,6 +62,7 @@ __all__ = [
     "MIProbeError",
     "MIProbeWarning",
     "MIResult",
+    "NeighbourMI",
     "PairwiseMI",
     "Probe",
     "ProbeState",
@@ -70,6 +74,7 @@ __all__ = [
     "errors",
     "estimators",
     "hooks",
+    "ksg",
     "load_model",
     "load_probe",
     "pairwise",

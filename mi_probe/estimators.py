@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from mi_probe.corrections import CORRECTIONS, Correction, additive_terms
 from mi_probe.counts import JointCounts
 from mi_probe.errors import InputError, nearest
 
-__all__ = ["Correction", "Estimate", "adjust", "entropy", "estimate"]
+__all__ = ["Correction", "Estimate", "adjust", "entropy", "estimate", "estimate_tables"]
 
 _BLOCK = 65_536
 
@@ -108,9 +109,11 @@ def estimate(counts: JointCounts, *, correction: Correction = "adjusted") -> Est
     """Estimate the mutual information of every pair from its joint counts.
 
     The standard error is that of the delta method for independent samples (Basharin 1959; Paninski 2003, Neural Computation
-    15:1191), and at least its value at independence, sqrt(d/2)/N with d = (K_x - 1)(K_y - 1) degrees of freedom:
+    15:1191), and at least its value at independence, se_0 = sqrt(d/2)/N with d = (K_x - 1)(K_y - 1) degrees of freedom:
 
-        se^2 = (1/N) [ sum p_ij ln^2(p_ij / (p_i q_j)) - I^2 ]
+        se^2 = (1/N) [ sum p_ij ln^2(p_ij / (p_i q_j)) - I^2 ] - se_0^2 chance/I
+
+    The last term is ours: at independence the first one is 2 se_0^2 on average.
 
     Parameters
     ----------
@@ -142,11 +145,52 @@ def estimate(counts: JointCounts, *, correction: Correction = "adjusted") -> Est
     >>> estimate(JointCounts.from_codes(codes, bins=2)).mi.round(4)  # two copies share their entropy, ln 2
     array([0.6931])
     """
+    level, self_chance = _chance(counts)
+    mi, raw, h_joint, n, se = _values(counts.tables, level, correction)
+    found = Estimate(mi, raw, level, h_joint, n, entropy(counts.margins), self_chance, se)
+    for array in vars(found).values():
+        array.flags.writeable = False
+    return found
+
+
+def estimate_tables(tables: NDArray[np.integer], *, correction: Correction = "adjusted") -> tuple[NDArray[np.float64], ...]:
+    """Estimate the mutual information of tables that need not be all pairs of some variables.
+
+    Parameters
+    ----------
+    tables : array, shape (tables, bins, bins), integer
+    correction : str
+        As for `estimate`.
+
+    Returns
+    -------
+    mi, se, raw, chance : arrays, shape (tables,), nats
+        NaN for a table without samples.
+
+    Raises
+    ------
+    InputError
+        Unknown correction.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mi, se, raw, chance = estimate_tables(np.array([[[50, 0], [0, 50]], [[25, 25], [25, 25]]]))
+    >>> mi.round(4)
+    array([ 0.6931, -0.0051])
+    """
+    level = chance_level_of_pairs(tables.sum(axis=2), tables.sum(axis=1))
+    mi, raw, _, n, se = _values(tables, np.where(tables.any(axis=(1, 2)), level, np.nan), correction)
+    return mi, se, raw, level
+
+
+def _values(tables: NDArray[np.integer], level: NDArray[np.float64], correction: Correction) -> tuple[Any, ...]:
+    """Corrected and plug-in value, joint entropy, samples and standard error of each table, given its chance level."""
     if correction not in CORRECTIONS:
         hint = nearest(str(correction), CORRECTIONS)
         raise InputError(f"correction {correction!r} is not known{hint}; choose one of {', '.join(CORRECTIONS)}.")
     terms = additive_terms(correction)
-    sums = kernels.pair_sums(counts.tables, *(terms or ()))
+    sums = kernels.pair_sums(tables, *(terms or ()))
     n = sums.n.astype(np.float64)
     # A constant variable shares nothing; rounding must not say otherwise.
     constant = (sums.occupied[:, 1] == 1) | (sums.occupied[:, 2] == 1)
@@ -155,29 +199,25 @@ def estimate(counts: JointCounts, *, correction: Correction = "adjusted") -> Est
         h_row, h_column, h_joint = (log_n - s / n for s in (sums.row, sums.column, sums.joint))
         raw = np.where(constant, 0.0, h_row + h_column - h_joint)
         freedom = (sums.occupied[:, 1] - 1.0) * (sums.occupied[:, 2] - 1.0)
-        variance = np.maximum(sums.spread / n - raw**2, 0) / n
-        se = np.where(constant, 0.0, np.maximum(np.sqrt(variance), np.sqrt(freedom / 2) / n))
+        independent = freedom / (2 * n**2)
+        variance = (sums.spread / n - raw**2) / n - independent * np.clip(level / raw, 0, 1)
+        se = np.where(constant, 0.0, np.sqrt(np.maximum(variance, independent)))
 
-        level, self_chance = _chance(counts, sums.n)
         mi = raw
         if terms is not None:
             mi = raw + (sums.correction + terms.of_total(sums.n, correction)) / n
         elif correction == "panzeri_treves":
-            mi = raw - kernels.relevant_bins_bias(counts.tables) / n
+            mi = raw - kernels.relevant_bins_bias(tables) / n
         elif correction == "chance":
             mi = raw - level
         elif correction == "adjusted":
             smallest = np.minimum(h_row, h_column)
             mi = adjust(raw, level, smallest)
             se = se * _stretch(level, smallest)
-    mi = np.where(constant, 0.0, mi)
-    found = Estimate(mi, raw, level, h_joint, sums.n, entropy(counts.margins), self_chance, se)
-    for array in vars(found).values():
-        array.flags.writeable = False
-    return found
+    return np.where(constant, 0.0, mi), raw, h_joint, sums.n, se
 
 
-def _chance(counts: JointCounts, n: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _chance(counts: JointCounts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Chance levels of the pairs and of each variable with itself; pairs with a missing value take their own margins."""
     variables = counts.variables
     first, second = np.triu_indices(variables, 1)
@@ -192,11 +232,11 @@ def _chance(counts: JointCounts, n: NDArray[np.int64]) -> tuple[NDArray[np.float
         both = ~gaps[first] & ~gaps[second]
         level[both] = square[place[first[both]], place[second[both]]]
         self_chance[whole] = np.diagonal(square)
-    broken = np.flatnonzero((gaps[first] | gaps[second]) & (n > 0))
+    broken = np.flatnonzero(gaps[first] | gaps[second])
     for start in range(0, len(broken), _BLOCK):
         part = broken[start : start + _BLOCK]
         tables = counts.tables[part]
-        level[part] = chance_level_of_pairs(tables.sum(axis=2), tables.sum(axis=1))
+        level[part] = np.where(tables.any(axis=(1, 2)), chance_level_of_pairs(tables.sum(axis=2), tables.sum(axis=1)), np.nan)
     margins = counts.margins[gaps]
     self_chance[gaps] = np.where(margins.sum(axis=1) > 0, chance_level_of_pairs(margins, margins), np.nan)
     return level, self_chance

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import mi_probe
 
@@ -29,6 +30,8 @@ def run(
     hooks: list[str] | None = None,
     layers: list[int] | None = None,
     bins: int | None = None,
+    correction: mi_probe.estimators.Correction = "adjusted",
+    units: Literal["nats", "bits"] = "nats",
     batch_size: int = 8,
     heat_map_at: str | None = None,
     out: Path = Path("mi_probe_out"),
@@ -51,6 +54,10 @@ def run(
         Only these layers of the hook points.
     bins : int
         Bins of each dimension in place of the probe's.
+    correction : str
+        How the plain estimate is freed of what chance adds to it.
+    units : str
+        What figures and words are in. Files are in nats.
     batch_size : int
         Windows of text that run together; it changes the speed, not the counts.
     heat_map_at : str
@@ -76,7 +83,7 @@ def run(
     if at not in names:
         raise mi_probe.errors.PointError(f"--heat-map-at {at} is not measured; choose one of {', '.join(names)}.")
     counted = mi_probe.accumulate(net, texts, what, batch_size=batch_size, progress=True)
-    result = counted.estimate()
+    result = counted.estimate(correction=correction)
     counted.save(out / "state.safetensors")
     result.save(out / "result.safetensors")
     result.summary().to_csv(out / "summary.csv")
@@ -84,11 +91,11 @@ def run(
 
     # Figures.
     figures = {
-        "distributions.png": mi_probe.plots.distributions(result),
-        "heat_map.png": mi_probe.plots.heat_map(result[at], title=f"{at}, {net.cfg.model_name}"),
+        "distributions.png": mi_probe.plots.distributions(result, units=units),
+        "heat_map.png": mi_probe.plots.heat_map(result[at], title=f"{at}, {net.cfg.model_name}", units=units),
     }
     if len(result) > 1:
-        figures["depth.png"] = mi_probe.plots.depth_profile(result)
+        figures["depth.png"] = mi_probe.plots.depth_profile(result, units=units)
     table = result[at].to_frame()
     if table.mi.notna().any():
         cloud = mi_probe.sample_activations(net, texts, at, what)
@@ -108,7 +115,7 @@ def run(
 
     # What it found, in words.
     print(f"Model:    {net.cfg.model_name}, {counted.tokens_seen:,} tokens of {', '.join(d.name for d in texts[:3])}")
-    print(mi_probe.describe(result, variables="hidden dimensions", samples="tokens"))
+    print(mi_probe.describe(result, variables="hidden dimensions", samples="tokens", units=units))
     print(f"Figures:  {', '.join(str(out / name) for name in figures)}")
     print(f"Results:  {out / 'result.safetensors'}, tables beside it")
     return result

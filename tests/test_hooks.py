@@ -14,9 +14,10 @@ import pytest
 import torch
 
 import mi_probe
-from mi_probe import Probe
+from mi_probe import Probe, stream
 from mi_probe.errors import HookPointError, InputError, MIProbeError, MIProbeWarning
 from mi_probe.hooks import points, resolve
+from mi_probe.pointcounts import PointCounts
 from mi_probe.state import ProbeState
 from mi_probe.stream import PointStream
 
@@ -333,15 +334,15 @@ def test_a_pass_that_runs_out_of_memory_is_not_counted_in_part(tiny: Any, monkey
         made.append(True)
         if len(made) == 3:
             raise MemoryError
-        return mi_probe.JointCounts(*args)
+        return PointCounts(*args)
 
     with mi_probe.attach(tiny, Probe(calibration_tokens=8)) as probe:
         tiny("short")
-        monkeypatch.setattr(mi_probe.JointCounts, "from_codes", lambda codes, bins: counts(codes.shape[1], bins))
+        monkeypatch.setattr(stream, "PointCounts", counts)
         with pytest.raises(MemoryError):
             tiny("longer text")
     assert probe.tokens_seen == 5
-    assert {stream.n for stream in probe.streams.values()} == {5}
+    assert {point.n for point in probe.streams.values()} == {5}
 
 
 def test_a_pass_counted_at_some_points_only_is_never_read(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,342 @@
+"""What is counted beside the pairs: lags, shards, swaps, moments; and outliers that are left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mi_probe
+from mi_probe import Binning, JointCounts, MIResult, Probe, ProbeState, describe, pairwise
+from mi_probe.binning import MISSING, TRIMMED
+from mi_probe.errors import BinningError, InputError, MergeError, MIProbeError, ProbeError
+from mi_probe.estimators import estimate
+from mi_probe.extras import Extras
+from mi_probe.places import Places
+from mi_probe.pointcounts import PointCounts
+from mi_probe.shards import shard_errors
+
+ALL = {"lags": 3, "shards": 16, "swap": True, "moments": True}
+
+
+def texts(seed: int, count: int, most: int = 30, variables: int = 4) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [np.cumsum(rng.standard_normal((int(rng.integers(1, most)), variables)), axis=0) for _ in range(count)]
+
+
+def fed(parts: list[np.ndarray], **options: Any) -> ProbeState:
+    state = ProbeState(Probe(**{"bins": 4, "calibration_tokens": 50, "skip_special": False, "skip_first": 0, **options}))
+    for text in parts:
+        state.update("a", text)
+    return state
+
+
+def counted(state: ProbeState) -> PointCounts:
+    return state.streams["a"].read()
+
+
+# -- outliers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["equal_count", "equal_width"])
+def test_outliers_are_left_out_as_if_they_had_not_been_there(method: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((94, 4))
+    x[0, :2] = 3000.0
+    found = pairwise(x, bins=5, method=method, trim_z=4)
+    assert found.trimmed is not None
+    assert found.trimmed.tolist() == found.missing.tolist() == [1, 1, 0, 0]
+    without = pairwise(x[1:, :2], bins=5, method=method)
+    assert found.mi[0, 1] == pytest.approx(without.mi[0, 1], abs=1e-12)
+    assert found.n[0, 1] == 93
+    assert found.matrix("linear")[0, 1] == pytest.approx(without.matrix("linear")[0, 1], abs=1e-12)
+
+
+def test_the_rule_for_outliers_is_the_z_score_of_each_variable_over_all_of_its_values() -> None:
+    x = np.random.default_rng(1).standard_t(2, (300, 6)) * [1, 1e3, 1e-3, 1, 1, 1]
+    x[5, 3] = np.nan
+    codes = Binning.fit(x, bins=5, trim_z=2.5).encode(x)
+    z = (x - np.nanmean(x, axis=0)) / np.nanstd(x, axis=0)
+    np.testing.assert_array_equal(codes == TRIMMED, np.abs(np.nan_to_num(z)) > 2.5)
+    np.testing.assert_array_equal(codes == MISSING, np.isnan(x))
+
+
+def test_limits_are_frozen_with_the_edges() -> None:
+    x = np.random.default_rng(2).standard_normal((500, 2))
+    binning = Binning.fit(x, bins=4, trim_z=3)
+    far, near = binning.encode(np.array([[100.0, 0.0]]))[0]
+    assert far == TRIMMED
+    assert near < 4
+    with pytest.raises(MergeError, match="outliers"):
+        binning.require_same(Binning(binning.edges, binning.method))
+    with pytest.raises(MergeError, match="limits of variable 1"):
+        assert binning.limits is not None
+        binning.require_same(Binning(binning.edges, binning.method, binning.limits + [[0, 0], [0, 1]]))
+
+
+@pytest.mark.parametrize("trim_z", [0, -1, "4", True])
+def test_an_impossible_limit_for_outliers_is_refused(trim_z: Any) -> None:
+    with pytest.raises(BinningError, match="trim_z"):
+        pairwise(np.eye(4), trim_z=trim_z)
+
+
+def test_constants_have_no_outliers() -> None:
+    x = np.full((40, 2), 0.1)
+    x[:, 1] = np.arange(40)
+    assert pairwise(x, trim_z=0.001).trimmed.tolist()[0] == 0  # type: ignore[union-attr]
+
+
+def test_trimmed_values_are_counted_apart_and_reported() -> None:
+    x = np.random.default_rng(3).standard_normal((94, 3))
+    x[0, 1], x[1, 2] = 50.0, np.nan
+    text = describe(MIResult({"toy": pairwise(x, trim_z=4)}))
+    assert "Left out: 1 values that were NaN" in text
+    assert "Trimmed:  1 outlying values, most of one variable: 1 of 1" in text
+
+
+# -- lags, shards, swaps ----------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 10**6))
+def test_lagged_counts_are_of_neighbours_within_a_text(seed: int) -> None:
+    parts = texts(seed, 5)
+    parts[1][::3, 2] = np.nan
+    counts = counted(fed(parts, lags=3))
+    for k in (1, 2, 3):
+        expected = np.zeros((4, 4, 4), dtype=int)
+        for text in parts:
+            codes = counts.binning.encode(text)
+            for v in range(4):
+                for a, b in zip(codes[:, v], codes[k:, v], strict=False):
+                    if max(a, b) < 4:
+                        expected[v, a, b] += 1
+        np.testing.assert_array_equal(counts.lagged[k - 1], expected)
+
+
+def test_tokens_that_are_left_out_keep_their_place() -> None:
+    x = np.random.default_rng(4).standard_normal((1, 60, 2))
+    mask = np.ones((1, 60))
+    mask[0, 10:15] = 0
+    state = ProbeState(Probe(bins=2, lags=6))
+    state.update("a", x, mask=mask)
+    assert counted(state).lagged[:, 0].sum(axis=(1, 2)).tolist() == [53, 51, 49, 47, 45, 44]
+
+
+def test_batches_of_padded_texts_count_like_the_texts_alone() -> None:
+    parts = texts(5, 6)
+    longest = max(map(len, parts))
+    batch = np.stack([np.pad(t, ((0, longest - len(t)), (0, 0))) for t in parts])
+    left = np.stack([np.pad(t, ((longest - len(t), 0), (0, 0))) for t in parts])
+    mask = np.stack([np.arange(longest) < len(t) for t in parts])
+    tokens = np.ones(mask.shape, dtype=int)
+    alone = counted(fed(parts, **ALL))
+    for values, here in ((batch, mask), (left, mask[:, ::-1])):
+        together = ProbeState(fed([], **ALL).probe)
+        together.update("a", values, mask=here, tokens=tokens)
+        assert counted(together) == alone
+
+
+def test_the_shards_add_up_and_documents_are_never_split() -> None:
+    parts = texts(6, 40)
+    state = ProbeState(Probe(bins=4, calibration_tokens=50, shards=16))
+    for k, text in enumerate(parts):
+        state.update("a", text, documents=k // 2)
+    counts = counted(state)
+    total = JointCounts(4, 4)
+    for shard in counts.shards:
+        total += shard
+    assert total == counts.joint
+    expected = [sum(len(t) for k, t in enumerate(parts) if (k // 2) % 16 == s) for s in range(16)]
+    assert [shard.n for shard in counts.shards] == expected
+
+
+def test_swapped_counts_pair_documents_at_the_same_positions() -> None:
+    parts = [np.random.default_rng(k).standard_normal((20 + k, 3)) for k in range(2)]
+    counts = counted(fed(parts, swap=True))
+    first, second = (counts.binning.encode(t) for t in parts)
+    expected = np.zeros((3, 4, 4), dtype=int)
+    for pair, (i, j) in enumerate(zip(*np.triu_indices(3, 1), strict=True)):
+        for one, two in ((first, second), (second, first)):
+            np.add.at(expected[pair], (one[:20, i], two[:20, j]), 1)
+    assert counts.swapped is not None
+    np.testing.assert_array_equal(counts.swapped.tables, expected)
+    assert counts.swapped.n == 40
+
+
+def test_a_document_is_never_swapped_with_itself() -> None:
+    state = ProbeState(Probe(bins=4, swap=True))
+    for text in texts(7, 5):
+        state.update("a", text, documents=3)
+    found = state.estimate()["a"]
+    assert "swap" not in found.columns
+    assert any("two documents" in note for note in found.notes)
+
+
+def test_the_swap_column_shows_what_position_explains_and_no_more() -> None:
+    rng = np.random.default_rng(8)
+    slope = np.linspace(-2, 2, 40)[:, None]
+    parts = [slope * [1, 1, 0, 0] + 0.5 * rng.standard_normal((40, 4)) for _ in range(60)]
+    for text in parts:
+        text[:, 3] = text[:, 2] + 0.3 * rng.standard_normal(40)
+    found = fed(parts, swap=True, calibration_tokens=400).estimate()["a"]
+    assert found.matrix("swap")[0, 1] == pytest.approx(found.mi[0, 1], rel=0.1)
+    assert found.mi[2, 3] > 0.3
+    assert abs(found.matrix("swap")[2, 3]) < 0.02
+
+
+def test_shards_see_the_error_that_the_formula_for_independent_samples_misses() -> None:
+    """Each text has its own mean: tokens of one text are all but copies."""
+
+    def one(seed: int) -> tuple[float, float, float]:
+        rng = np.random.default_rng(seed)
+        means = np.repeat(rng.standard_normal((64, 2)) @ [[1.0, 0.6], [0.0, 0.8]], 40, axis=0)
+        codes = Binning.fit(means, bins=4).encode(means + 0.05 * rng.standard_normal(means.shape))
+        shards = [JointCounts.from_codes(np.concatenate(np.split(codes, 64)[s::16]), 4) for s in range(16)]
+        whole = JointCounts.from_codes(codes, 4)
+        found = estimate(whole)
+        assert found.se is not None
+        return found.mi[0], found.se[0], shard_errors(whole, shards)[0]
+
+    values, naive, honest = np.array([one(seed) for seed in range(60)]).T
+    spread = values.std(ddof=1)
+    assert naive.mean() < spread / 3
+    assert honest.mean() == pytest.approx(spread, rel=0.35)
+
+
+def test_shard_errors_are_the_jackknife_by_its_definition() -> None:
+    codes = np.random.default_rng(9).integers(0, 3, (600, 3), dtype=np.uint8)
+    parts = np.split(codes, 20)
+    shards = [JointCounts.from_codes(part, 3) for part in parts] + [JointCounts(3, 3)]
+    rest = [
+        estimate(JointCounts.from_codes(np.concatenate(parts[:s] + parts[s + 1 :]), 3), correction="jackknife").mi
+        for s in range(20)
+    ]
+    expected = np.sqrt(np.var(rest, axis=0) * 19)
+    np.testing.assert_allclose(shard_errors(JointCounts.from_codes(codes, 3), shards, "jackknife"), expected, rtol=1e-9)
+    assert np.isnan(shard_errors(shards[0], shards[:1])).all()
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 10**6), st.integers(0, 12))
+def test_merged_parts_are_the_whole(seed: int, cut: int) -> None:
+    parts = texts(seed, 12)
+    edges = counted(fed(parts, **ALL)).binning
+    documents = Places.of_batch(np.arange(30 * 12), 30, np.arange(12))
+
+    def some(which: range) -> PointCounts:
+        counts = PointCounts(edges, Extras(lags=3, shards=16, moments=True))
+        for k in which:
+            place = Places(
+                *(getattr(documents, f)[30 * k : 30 * k + len(parts[k])] for f in ("sequence", "position", "document"))
+            )
+            assert counts.moments is not None
+            counts.update(edges.encode(parts[k]), place, counts.moments.steps(parts[k]))
+        return counts
+
+    left, right = some(range(cut)), some(range(cut, 12))
+    twin = right.copy()
+    right += left
+    left += twin
+    assert left == right == some(range(12))
+
+
+def test_counts_that_keep_other_things_do_not_merge() -> None:
+    parts = texts(10, 8)
+    one, two = fed(parts, lags=3), fed(parts, lags=2)
+    before = counted(one).copy()
+    with pytest.raises(MergeError, match="lags is 3 against 2"):
+        one += two
+    assert counted(one) == before
+
+
+def test_everything_comes_back_from_a_file_and_goes_on(tmp_path: Path) -> None:
+    parts = texts(11, 30)
+    state = fed(parts, trim_z=2.5, **ALL)
+    state.save(tmp_path / "s.safetensors")
+    back = ProbeState.load(tmp_path / "s.safetensors")
+    assert counted(back) == counted(state)
+    assert back.probe == state.probe
+    back += state
+    assert counted(back).joint.n == 2 * counted(state).joint.n
+    result = state.estimate()
+    result.save(tmp_path / "r.safetensors")
+    again = MIResult.load(tmp_path / "r.safetensors")["a"]
+    assert again.columns == result["a"].columns
+    assert set(again.columns) >= {"se", "shard_se", "swap", "linear", "p", "q"}
+    for what in again.columns:
+        np.testing.assert_array_equal(again.pairs(what), result["a"].pairs(what))
+    assert again.notes == result["a"].notes
+    assert again.trimmed is not None
+    assert again.trimmed.sum() == counted(state).joint.trimmed.sum() > 0
+
+
+def test_counting_that_was_interrupted_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = PointCounts(Binning(np.zeros((2, 1)), "equal_count"), Extras(lags=1))
+
+    def stopped(*_args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mi_probe.pointcounts.count_lags", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        counts.update(np.zeros((5, 2), np.uint8), Places.of_one_text(5))
+    monkeypatch.undo()
+    for read in (counts.flush, counts.copy, counts.to_arrays):
+        with pytest.raises(MIProbeError, match="interrupted halfway"):
+            read()
+
+
+def test_impossible_extras_are_refused_all_at_once() -> None:
+    with pytest.raises(ProbeError) as error:
+        Probe(trim_z=-1, lags=-1, shards=4, swap=1, moments="yes")  # type: ignore[arg-type]
+    for key in ("trim_z", "lags", "shards", "swap", "moments"):
+        assert key in str(error.value)
+
+
+def test_impossible_documents_are_refused_and_nothing_is_counted() -> None:
+    state = fed([])
+    for documents in ([1, 2, 3], [-1], [0.5]):
+        with pytest.raises(InputError, match="documents of 'a'"):
+            state.update("a", np.zeros((5, 2)), documents=documents)
+    assert state.tokens_seen == 0
+
+
+# -- in a model -------------------------------------------------------------------------------------------------------
+
+
+def test_the_rows_of_a_batch_are_documents_of_their_own(tiny: Any) -> None:
+    with mi_probe.attach(tiny, Probe(bins=3, shards=16, swap=True)) as probe:
+        tiny(["one text here", "another one"])
+        tiny("a third")
+    shards = [shard.n for shard in probe.streams["hidden_states.1"].read().shards]
+    assert [n for n in shards if n] == shards[:3]
+    assert sum(shards) == probe.tokens_seen
+
+
+def test_all_steps_of_a_generation_are_one_document(tiny: Any) -> None:
+    with mi_probe.attach(tiny, Probe(bins=3, shards=16)) as probe:
+        tiny.generate("a text", max_new_tokens=6, do_sample=False, verbose=False)
+        tiny("another")
+    shards = [shard.n for shard in probe.streams["hidden_states.1"].read().shards]
+    assert all(shards[:2])
+    assert not any(shards[2:])
+
+
+def test_windows_of_a_text_are_one_document_and_extras_do_not_depend_on_the_batch_size(tiny: Any) -> None:
+    long = ["a long text that does not fit into one window of this model", "short", "and one more"]
+    one, many = (mi_probe.accumulate(tiny, long, Probe(bins=3, **ALL), batch_size=size) for size in (1, 8))
+    for name in one.streams:
+        assert one.streams[name].read() == many.streams[name].read()
+    shards = [shard.n for shard in one.streams["hidden_states.1"].read().shards]
+    assert not any(shards[3:])
+
+
+def test_documents_of_another_number_than_the_rows_are_said_not_to_count(tiny: Any) -> None:
+    with mi_probe.attach(tiny, Probe(bins=3, shards=16)) as probe:
+        probe.documents = [5]
+        with pytest.warns(mi_probe.MIProbeWarning, match="2 rows"):
+            tiny(["one", "two"])
+    assert probe.tokens_seen
