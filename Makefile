@@ -8,13 +8,16 @@ VERSIONS := 2.18.0 3.9.0
 # And those in the table of docs/hooks.md, which `make table` writes: the range in pyproject.toml, from end to end.
 TABLE_VERSIONS := 2.16.1 2.18.0 3.9.0 4.0.0 4.2.0
 
-.PHONY: demo test test-versions table lint bench clean
+.PHONY: demo test test-slow test-versions table lint bench clean
 
 demo: $(STAMP)
 	$(BIN)/mi-probe run dimension_pairs --out mi_probe_out
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -q -m slow tests
 
 test-versions: $(STAMP) $(VERSIONS:%=test-version-%)
 	$(BIN)/python -m pytest -q tests/versions
@@ -36,6 +39,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/bench_counting.py
 	$(BIN)/python benchmarks/bench_one_text.py
+	$(BIN)/python benchmarks/bench_neighbours.py
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

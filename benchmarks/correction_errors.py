@@ -9,6 +9,7 @@ at the edges of the sample itself for equal-width bins, which have no others.
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +35,11 @@ Floats = NDArray[np.float64]
 
 
 def truth(rho: float, x_edges: Floats, y_edges: Floats) -> float:
-    """MI of a standard bivariate Gaussian cut at these inner edges, by integrating the conditional normal over the first's rank."""
+    """MI of a standard bivariate Gaussian cut at these inner edges: the conditional normal, integrated over the first's rank."""
     bounds = ndtr(np.concatenate([[-np.inf], x_edges, [np.inf]]))
     points = 200
     cells = np.empty((len(bounds) - 1, len(y_edges) + 1))
-    for a, (low, high) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for a, (low, high) in enumerate(pairwise(bounds)):
         x = ndtri(low + (high - low) * (np.arange(points) + 0.5) / points)
         below = ndtr((y_edges[:, None] - rho * x) / np.sqrt(1 - rho**2)).mean(axis=1)
         cells[a] = (high - low) * np.diff(below, prepend=0.0, append=1.0)
@@ -52,7 +53,8 @@ def errors(rho: float, n: int, repeats: int, method: BinningMethod, bins: int, s
     y = rho * x + np.sqrt(1 - rho**2) * y
     binnings = [Binning.fit(v, method=method, bins=bins) for v in (x, y)]
     tables = np.zeros((repeats, bins, bins), dtype=np.int64)
-    np.add.at(tables, (np.arange(repeats), *(b.encode(v) for b, v in zip(binnings, (x, y), strict=True))), 1)
+    codes = [b.encode(v) for b, v in zip(binnings, (x, y), strict=True)]
+    np.add.at(tables, (np.arange(repeats), codes[0], codes[1]), 1)
     if method == "equal_count":
         quantiles = ndtri(np.arange(1, bins) / bins)
         target: Floats = np.full(repeats, truth(rho, quantiles, quantiles))
@@ -66,9 +68,9 @@ def table(repeats: float, seed: int) -> str:
     lines = [
         "# Errors of the corrections",
         "",
-        "Bivariate Gaussians, all in nats: bias / standard deviation / root mean square error against the mutual information of the",
-        "discretised variables. Monte Carlo standard errors: of a bias, the standard deviation over the root of the repeats; of a",
-        "root mean square error, about 1 to 3 %. Written by `benchmarks/correction_errors.py`.",
+        "Bivariate Gaussians, all in nats: bias / standard deviation / root mean square error against the mutual information of",
+        "the discretised variables. Monte Carlo standard errors: of a bias, the standard deviation over the root of the repeats;",
+        "of a root mean square error, about 1 to 3 %. Written by `benchmarks/correction_errors.py`.",
     ]
     for n, most in SAMPLES.items():
         times = max(20, round(repeats * most))

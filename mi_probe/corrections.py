@@ -40,7 +40,8 @@ class AdditiveTerms(NamedTuple):
         size = self.tables.shape[1]
         odd = n & 1
         beyond = self.tails[1, odd, 0] + self.tails[1, odd, 1] / np.maximum(n, 1)
-        return np.where(n < size, self.tables[1][np.minimum(n, size - 1)], beyond)
+        within = self.tables[1][np.minimum(n, size - 1)]
+        return np.asarray(np.where(n < size, within, beyond))
 
 
 def additive_terms(correction: Correction) -> AdditiveTerms | None:

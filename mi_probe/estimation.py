@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mi_probe.binning import Binning, BinningMethod, as_samples
+from mi_probe.continuous import continuous
 from mi_probe.corrections import Correction
 from mi_probe.errors import InputError
 from mi_probe.estimators import Estimate, estimate
 from mi_probe.extras import LAGS, Extras
 from mi_probe.gaussian import gaussian_mi, normal_scores, pearson
-from mi_probe.independence import PValues, p_values
+from mi_probe.independence import PValues
+from mi_probe.independence import p_values as test_independence
 from mi_probe.places import Places
 from mi_probe.pointcounts import PointCounts
 from mi_probe.result import PairwiseMI
@@ -63,8 +65,9 @@ def estimate_point(
         more["shard_se"] = shard_errors(joint, counts.shards, correction)
     if counts.swapped is not None and counts.swapped.n:
         more["swap"] = estimate(counts.swapped, correction=correction).mi
-    more |= _continuous(counts, found)
-    p, note = _p(counts, found, p_values)
+    if _can_be_unbinned(counts):
+        more["continuous"], more["continuous_se"] = continuous(joint.tables)
+    p, note = test_independence(counts, found.raw, p_values)
     if p is not None:
         more["p"] = p
     for array in more.values():
@@ -83,18 +86,17 @@ def estimate_point(
     )
 
 
-def _p(counts: PointCounts, found: Estimate, test: PValues) -> tuple[NDArray[np.float64] | None, str]:
-    return p_values(counts, found.raw, test)
-
-
-def _continuous(counts: PointCounts, found: Estimate) -> Columns:
-    return {}
+def _can_be_unbinned(counts: PointCounts) -> bool:
+    return counts.binning.method == "equal_count" and counts.joint.n >= counts.joint.bins**2
 
 
 def _notes(counts: PointCounts, found: Estimate) -> list[str]:
     constant = int(np.count_nonzero(found.entropy == 0))
     absent = int(np.count_nonzero(np.isnan(found.entropy)))
     notes = []
+    if counts.binning.method == "equal_count" and not _can_be_unbinned(counts):
+        joint = counts.joint
+        notes.append(f"no continuous column: {joint.n:,} samples in {joint.bins**2:,} cells cannot show what bins lose")
     if constant:
         notes.append(f"{constant} variables are constant: they share 0 with every other")
     if absent:

@@ -180,7 +180,7 @@ def estimate_tables(tables: NDArray[np.integer], *, correction: Correction = "ad
     array([ 0.6931, -0.0051])
     """
     level = chance_level_of_pairs(tables.sum(axis=2), tables.sum(axis=1))
-    mi, raw, _, n, se = _values(tables, np.where(tables.any(axis=(1, 2)), level, np.nan), correction)
+    mi, raw, _, _, se = _values(tables, np.where(tables.any(axis=(1, 2)), level, np.nan), correction)
     return mi, se, raw, level
 
 

@@ -64,8 +64,8 @@ def p_values(counts: PointCounts, raw: NDArray[np.float64], test: PValues = "aut
         return None, "no p-values: not asked for"
     if test == "auto" and counts.joint.n > MOST_TOKENS:
         return None, (
-            f"no p-values: with {counts.joint.n:,} samples, more than {MOST_TOKENS:,}, nearly every pair differs from independence, "
-            "however little; read mi with its error. p_values='serial' or 'gamma' computes them all the same"
+            f"no p-values: with {counts.joint.n:,} samples, more than {MOST_TOKENS:,}, nearly every pair differs from "
+            "independence, however little; read mi with its error. p_values='serial' or 'gamma' computes them all the same"
         )
     lags = counts.extras.lags
     if test == "auto":

@@ -199,8 +199,8 @@ class PointCounts:
         samples = facts.get("samples", {"": facts.get("n")})
         parts = {}
         for name in counts._parts():
-            fields = (arrays[name + key] for key in ("missing", "margins", "tables"))
-            parts[name] = part = JointCounts.from_arrays(samples[name], *fields, arrays.get(f"{name}trimmed"))
+            missing, margins, tables = (arrays[name + key] for key in ("missing", "margins", "tables"))
+            parts[name] = part = JointCounts.from_arrays(samples[name], missing, margins, tables, arrays.get(f"{name}trimmed"))
             if (binning.variables, binning.bins) != (part.variables, part.bins):
                 raise InputError(f"edges {binning!r} do not fit {part!r}")
         counts.joint = parts[""]

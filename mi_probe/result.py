@@ -210,7 +210,8 @@ class PairwiseMI(PairTable):
         [1.0, 0.0]
         """
         whole, error = self.pairs("continuous"), self.pairs("continuous_se")
-        return np.divide(self.pairs("linear"), whole, out=np.full(len(whole), np.nan), where=whole > 2 * error)
+        share = np.divide(self.pairs("linear"), whole, out=np.full(len(whole), np.nan), where=whole > 2 * error)
+        return np.asarray(share)
 
     def chance_spread(self, k: int = 3) -> ChanceSpread:
         """How the chance level varies over pairs, and what that does to ranks; ``print`` it.
@@ -345,7 +346,8 @@ class MIResult(Mapping[str, PairwiseMI]):
         StoreError
             The file cannot be written.
         """
-        arrays, points = {}, []
+        arrays: dict[str, NDArray[Any]] = {}
+        points = []
         for k, (name, point) in enumerate(self.points.items()):
             parts = {key: array for key, array in vars(point.estimate).items() if array is not None}
             parts |= {"missing": point.missing, **({} if point.trimmed is None else {"trimmed": point.trimmed})}

@@ -160,7 +160,6 @@ class AttachedProbe(ProbeState):
         if [p.key for p in resolved] != list(self.points):
             raise HookPointError("the model has other hook points now than when the probe was attached: attach a new probe.")
         self.detach()
-        self.documents: Sequence[int] | None = None
         self._resolved = {p.key: p for p in resolved}
         self._warned.discard("gone")
         self._put_on(model)

@@ -116,7 +116,8 @@ def pair_sums(
         For counts beyond: (cells or margins, even or odd, limit and slope in 1/n).
     """
     pairs = tables.shape[0]
-    sums = PairSums(*(np.zeros(pairs) for _ in range(5)), np.zeros(pairs, np.int64), np.zeros((pairs, 3), np.int32))
+    joint, row, column, correction, spread = np.zeros((5, pairs))
+    sums = PairSums(joint, row, column, correction, spread, np.zeros(pairs, np.int64), np.zeros((pairs, 3), np.int32))
     logs = np.log(np.maximum(np.arange(SMALL, dtype=np.float64), 1))
     corrections = np.zeros((2, 1)) if corrections is None else corrections
     tails = np.zeros((2, 2, 2)) if tails is None else tails
