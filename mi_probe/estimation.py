@@ -10,13 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from mi_probe.binning import Binning, BinningMethod, as_samples
 from mi_probe.continuous import continuous
+from mi_probe.copula import binned_copula_correlation
 from mi_probe.corrections import Correction
 from mi_probe.errors import InputError
 from mi_probe.estimators import Estimate, estimate
 from mi_probe.extras import LAGS, Extras
 from mi_probe.gaussian import gaussian_mi, normal_scores, pearson
 from mi_probe.independence import PValues
-from mi_probe.independence import p_values as test_independence
+from mi_probe.independence import p_values as evidence
 from mi_probe.places import Places
 from mi_probe.pointcounts import PointCounts
 from mi_probe.result import PairwiseMI
@@ -58,6 +59,8 @@ def estimate_point(
     joint = counts.joint
     found = estimate(joint, correction=correction)
     more: Columns = dict(columns or {})
+    if "gaussian" not in more:
+        more["gaussian"] = gaussian_mi(binned_copula_correlation(joint), found.n)
     if counts.moments is not None:
         upper = np.triu_indices(joint.variables, 1)
         more["linear"] = gaussian_mi(counts.moments.correlation()[upper], counts.moments.n[upper])
@@ -67,7 +70,7 @@ def estimate_point(
         more["swap"] = estimate(counts.swapped, correction=correction).mi
     if _can_be_unbinned(counts):
         more["continuous"], more["continuous_se"] = continuous(joint.tables)
-    p, note = test_independence(counts, found.raw, p_values)
+    p, note = evidence(counts, found.raw, p_values)
     if p is not None:
         more["p"] = p
     for array in more.values():

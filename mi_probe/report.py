@@ -47,12 +47,12 @@ def describe(
         *_shift(result, units),
         f"Result:   with {_removed(first)}, a pair shares {mi} on average{_extremes(result)}.",
     ]
-    if all("continuous" in p.columns for p in points):
+    if _there(points, "continuous"):
         lines.append(f"Unbinned: before binning, which loses some of it, {_range(points, 'continuous', scale)} on average.")
-    if all("linear" in p.columns for p in points):
-        linear, gaussian = (_range(points, what, scale) if _there(points, what) else "" for what in ("linear", "gaussian"))
-        lines.append(f"Linear:   covariance alone would give {linear}" + (f", ranks {gaussian}" if gaussian else "") + ".")
-    if all("se" in p.columns for p in points):
+    if _there(points, "gaussian"):
+        linear = f", covariance {_range(points, 'linear', scale)}" if _there(points, "linear") else ""
+        lines.append(f"Monotone: rank correlations alone would give {_range(points, 'gaussian', scale)}{linear}.")
+    if _there(points, "se"):
         kinds = "shard_se" if _there(points, "shard_se") else "se"
         source = "from shards of documents" if kinds == "shard_se" else f"if {samples} were independent"
         lines.append(f"Error:    one pair's value is off by {_range(points, kinds, scale)} (standard error, {source}).")

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, rankdata
 
-from mi_probe import Binning, pairwise
+from mi_probe import Binning, JointCounts, pairwise
+from mi_probe.copula import binned_copula_correlation
 from mi_probe.errors import InputError, MergeError
 from mi_probe.gaussian import SecondMoments, gaussian_mi, normal_scores, pearson
 
@@ -88,6 +89,31 @@ def test_curves_share_much_that_covariance_misses() -> None:
     assert abs(found.linear_share()[0]) < 0.05
     noise = pairwise(np.random.default_rng(5).standard_normal((500, 8)), bins=8)
     assert np.isnan(noise.linear_share()).mean() > 0.8  # a share of nothing is not given
+
+
+@pytest.mark.parametrize("edges", [[-0.7, 0.0, 0.7], [-2.0, -1.5, 0.0], [0.5], list(np.linspace(-1.6, 1.6, 15))])
+@pytest.mark.parametrize("rho", [-0.9, 0.0, 0.5, 0.95])
+def test_bins_of_any_margins_show_the_correlation_they_were_cut_from(rho: float, edges: list[float]) -> None:
+    x = correlated(rho, 400_000, 9)
+    binning = Binning(np.array([edges, edges[::-1]]) * [[1], [-1]], "equal_width")
+    found = binned_copula_correlation(JointCounts.from_codes(binning.encode(x), binning.bins))
+    assert found[0] == pytest.approx(rho, abs=0.012 if len(edges) > 1 else 0.02)  # the series is cut off
+
+
+def test_bins_see_almost_what_ranks_see() -> None:
+    x = np.random.default_rng(10).standard_normal((3000, 6)) @ np.random.default_rng(11).standard_normal((6, 6))
+    found = binned_copula_correlation(JointCounts.from_codes(Binning.fit(np.exp(x), bins=16).encode(np.exp(x)), 16))
+    np.testing.assert_allclose(found, pearson(normal_scores(x))[np.triu_indices(6, 1)], atol=0.01)
+
+
+def test_bins_of_copies_constants_and_nothing_have_a_defined_correlation() -> None:
+    x = np.random.default_rng(12).standard_normal((200, 5))
+    x[:, 1], x[:, 2], x[:, 3] = x[:, 0], 1.0, np.nan
+    found = binned_copula_correlation(JointCounts.from_codes(Binning.fit(x, bins=5).encode(x), 5))
+    assert found[0] == 1
+    assert found[1] == 0
+    assert np.isnan(found[2])
+    assert abs(found[3]) < 0.3
 
 
 # -- streamed ---------------------------------------------------------------------------------------------------------

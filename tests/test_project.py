@@ -36,6 +36,7 @@ DIRECTIONS: dict[str, set[str]] = {
     "counts": {"binning", "errors", "kernels"},
     "estimators": {"chance", "corrections", "counts", "errors", "kernels"},
     "continuous": {"errors", "kernels"},
+    "copula": {"counts"},
     "significance": {"counts", "errors", "kernels"},
     "permutation": {"errors", "kernels", "significance"},
     "serial": {"counts", "errors", "kernels", "significance"},
@@ -51,7 +52,7 @@ DIRECTIONS: dict[str, set[str]] = {
     "store": {"errors"},
     "result": {"binning", "corrections", "errors", "estimators", "pairtable", "significance", "spread", "store", "units"},
     "estimation": {
-        *("binning", "continuous", "corrections", "errors", "estimators", "extras", "gaussian", "independence"),
+        *("binning", "continuous", "copula", "corrections", "errors", "estimators", "extras", "gaussian", "independence"),
         *("places", "pointcounts", "result", "shards"),
     },
     "probe": {"binning", "errors", "extras", "rooms"},
