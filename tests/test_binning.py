@@ -177,3 +177,16 @@ def test_the_first_differing_edge_is_named() -> None:
     edges[1, 2] += 1e-9
     with pytest.raises(MergeError, match="edge 2 of variable 1"):
         one.require_same(Binning(edges, "equal_count"))
+
+
+@pytest.mark.parametrize("outlier", [0.0, 50.0, 3000.0])
+def test_fifteen_equal_width_bins_are_the_histogram_of_every_pair_offset_and_all(outlier: float) -> None:
+    x = np.random.default_rng(2).standard_normal((94, 8))
+    x[0, :3] += outlier
+    found = pairwise(x, bins=15, method="equal_width", correction="none")
+    for i in range(8):
+        for j in range(i + 1, 8):
+            p = np.histogram2d(x[:, i], x[:, j], bins=15)[0] / 94
+            q = p.sum(axis=1, keepdims=True) * p.sum(axis=0, keepdims=True)
+            expected = (p[p > 0] * np.log(p[p > 0] / q[p > 0])).sum()
+            assert found.mi[i, j] == pytest.approx(expected, abs=1e-12)

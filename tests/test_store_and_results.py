@@ -13,6 +13,7 @@ import mi_probe
 from mi_probe import MIResult, Probe, ProbeState, store
 from mi_probe.errors import InputError, StoreError
 from mi_probe.report import describe
+from mi_probe.result import COLUMNS
 
 
 def a_result(seed: int = 0) -> MIResult:
@@ -132,6 +133,20 @@ def test_the_golden_file_of_each_schema_still_reads(kind: str) -> None:
         assert ProbeState.load(path).counts["a"] == a_state().counts["a"]
 
 
+def test_the_golden_files_of_today_still_read_with_all_they_hold() -> None:
+    folder = Path(__file__).parent / "golden"
+    counts = ProbeState.load(folder / "state-2.safetensors").streams["a"].read()
+    assert (counts.extras.lags, len(counts.shards), counts.joint.n) == (3, 16, 431)
+    assert counts.lagged.any()
+    assert counts.swapped is not None
+    assert counts.moments is not None
+    again = ProbeState.load(folder / "state-2.safetensors").estimate()["a"]
+    kept = MIResult.load(folder / "result-2.safetensors")["a"]
+    assert kept.columns == again.columns
+    for what in kept.columns:
+        np.testing.assert_allclose(kept.pairs(what), again.pairs(what), rtol=1e-7, atol=1e-12)
+
+
 def test_matrices_are_symmetric_with_entropies_on_the_diagonal() -> None:
     point = a_result()["a"]
     for what in ("mi", "raw", "chance", "joint_entropy"):
@@ -200,6 +215,55 @@ def test_the_description_says_what_was_measured_and_what_is_chance() -> None:
     text = describe(MIResult({"noise": mi_probe.pairwise(x, bins=15, method="equal_width")}))
     for part in ("435 pairs", "94 samples", "15 equal-width bins", "would give 0.7", "Caution", "3 and 7 share"):
         assert part in text, text
+
+
+def test_words_and_tables_may_be_in_bits_and_data_stay_in_nats() -> None:
+    x = np.random.default_rng(0).standard_normal((94, 30))
+    result = MIResult({"noise": mi_probe.pairwise(x, bins=15, method="equal_width")})
+    nats, bits = (describe(result, units=units) for units in ("nats", "bits"))
+    assert "in nats" in nats
+    assert "would give 0.7" in nats
+    assert "in bits" in bits
+    chance = result["noise"].pairs("chance").mean() / np.log(2)
+    assert f"would give {chance:.3f}" in bits
+    for table in (result.summary, result["noise"].top_pairs, result.top_pairs):
+        one, two = table(units="nats"), table(units="bits")
+        scaled = [c for c in one.columns if c.startswith(("mi", "raw", "chance", "se", "gaussian", "joint"))]
+        np.testing.assert_allclose(two[scaled].astype(float), one[scaled].astype(float) / np.log(2))
+        same = [c for c in one.columns if c in ("n", "p", "q", "pairs", "samples", "discoveries")]
+        np.testing.assert_array_equal(one[same], two[same])
+    with pytest.raises(InputError, match="nats or bits"):
+        describe(result, units="bit")  # type: ignore[arg-type]
+
+
+def test_the_shift_of_a_plain_histogram_is_shown_not_to_be_the_same_for_all_pairs() -> None:
+    x = np.random.default_rng(1).standard_normal((94, 60))
+    x[0, :20] = 50.0  # an outlying first token, as in some dimensions of a language model
+    point = mi_probe.pairwise(x, bins=15, method="equal_width")
+    spread = point.chance_spread(2)
+    assert spread.low < 0.1 < 0.6 < spread.high
+    assert all(int(name) < 20 for pair in spread.least for name in pair[:2])
+    assert 0 < spread.rank_correlation < 0.8
+    text = describe(MIResult({"outliers": point}))
+    assert "no shift common to all pairs" in text
+    assert "rank correlation" in text
+    assert "no shift common" not in describe(MIResult({"ranks": mi_probe.pairwise(x)}))
+
+
+def test_the_spread_of_nothing_is_said_to_be_nothing() -> None:
+    assert str(mi_probe.pairwise(np.zeros((0, 3))).chance_spread()) == "no pair has a sample"
+
+
+def test_an_unknown_column_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match="did you mean 'chance'"):
+        a_result()["a"].pairs("chanse")
+    with pytest.raises(InputError, match="not 'swap'"):
+        a_result()["a"].top_pairs(3, by="swap")
+
+
+def test_every_column_has_a_meaning() -> None:
+    columns = {what for point in a_result().values() for what in point.columns}
+    assert columns <= set(COLUMNS)
 
 
 def test_a_summary_has_a_row_a_point() -> None:
