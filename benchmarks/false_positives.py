@@ -48,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--share", type=float, default=1.0, help="share of the repeats to run (default 1: some minutes)")
     share = parser.parse_args().share
+    print("# Error rates of the tests of independence\n\nWritten by `benchmarks/false_positives.py`.\n")
     print("Share of independent pairs with p at or below each level (standard error in its last digits)\n")
     print(f"| samples | bins | phi | test | lags | {' | '.join(f'{level:g}' for level in LEVELS)} |")
     print("|---|---|---|---|---|" + "---|" * len(LEVELS))

@@ -87,6 +87,8 @@ class ChanceSpread:
         if not self.least:
             return "no pair has a sample"
         scale = per_nat(units)
+        if self.most[0][2] - self.least[0][2] < 1e-9:
+            return f"chance level {scale * self.mean:.3f} {units}, the same for all pairs"
 
         def pairs(which: tuple[tuple[str, str, float], ...]) -> str:
             return ", ".join(f"{i} and {j} ({scale * value:.3f})" for i, j, value in which)

@@ -207,6 +207,20 @@ def test_shards_see_the_error_that_the_formula_for_independent_samples_misses() 
     assert honest.mean() == pytest.approx(spread, rel=0.35)
 
 
+def test_batch_means_overstate_the_error_of_no_dependence_where_the_jackknife_over_shards_does_not() -> None:
+    values, jackknife, batch = [], [], []
+    for seed in range(80):
+        codes = np.random.default_rng(seed).integers(0, 4, (16, 250, 2), dtype=np.uint8)
+        shards = [JointCounts.from_codes(part, 4) for part in codes]
+        whole = JointCounts.from_codes(codes.reshape(-1, 2), 4)
+        values.append(estimate(whole).mi[0])
+        jackknife.append(shard_errors(whole, shards)[0])
+        batch.append(np.std([estimate(shard).mi[0] for shard in shards], ddof=1) / 4)
+    spread = np.std(values, ddof=1)
+    assert 3 < np.mean(batch) / spread < 5
+    assert 0.8 < np.mean(jackknife) / spread < 1.6
+
+
 def test_shard_errors_are_the_jackknife_by_its_definition() -> None:
     codes = np.random.default_rng(9).integers(0, 3, (600, 3), dtype=np.uint8)
     parts = np.split(codes, 20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import infomeasure
 import numba
 import numpy as np
 import pandas as pd
@@ -264,3 +265,12 @@ def test_matching_scikit_learn_refuses_missing_values_as_it_does() -> None:
     x[2, 1] = np.nan
     with pytest.raises(InputError, match="1 of 10 values of variable '1' are NaN or infinite"):
         ksg(x, match="sklearn")
+
+
+@pytest.mark.parametrize("k", [3, 4])
+def test_infomeasure_agrees_on_the_same_values(k: int) -> None:
+    x = np.random.default_rng(21).standard_normal((150, 2))
+    x[:, 1] += x[:, 0]
+    x /= x.std(axis=0)  # infomeasure takes them as they are
+    expected = infomeasure.mutual_information(x[:, 0], x[:, 1], approach="ksg", k=k, noise_level=0, minkowski_p=np.inf)
+    assert ksg(x, k=k, match="sklearn").pairs()[0] == pytest.approx(expected, abs=1e-8)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import mi_probe
+from mi_probe.corrections import CORRECTIONS
 
 from .conftest import make_tiny_gpt2
 from .versions.behaviours import BEHAVIOURS
@@ -275,6 +276,29 @@ def test_every_python_block_about_hooks_runs(workplace: Path, k: int) -> None:
     runpy.run_path(str(workplace / "block.py"))
 
 
+def test_every_python_block_about_estimation_runs_and_its_rows_are_those_that_were_measured(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert workplace.is_dir()
+    names: dict[str, object] = {}
+    for block in blocks("python", "docs/estimation.md"):
+        exec(compile(block, "estimation.md", "exec"), names)
+    assert "chance level" in capsys.readouterr().out
+    measured = "".join(path.read_text() for path in (ROOT / "docs" / "measured").glob("*.md"))
+    rows = re.findall(r"^\| (?:`\w+`|\d+|[\d,]+: all, [\w ]+) \|.*$", (ROOT / "docs" / "estimation.md").read_text(), re.M)
+    quoted = [re.sub(r"^\| [\d,]+: ", "| ", row) for row in rows if re.search(r"\d\.\d{3}", row)]
+    assert len(quoted) > 40
+    assert not [row for row in quoted if row not in measured]
+
+
+def test_the_table_of_corrections_has_every_correction_at_every_setting() -> None:
+    text = (ROOT / "docs" / "measured" / "corrections.md").read_text()
+    assert len(re.findall(r"^## [\d,]+ samples, \d+ equal-\w+ bins", text, re.M)) == 12
+    numbers = r"(?: [+-]\d\.\d{3} / \d\.\d{3} / \d\.\d{3} \|){4}"
+    for correction in CORRECTIONS:
+        assert len(re.findall(rf"^\| `{correction}` \|{numbers}$", text, re.M)) == 12
+
+
 def test_the_table_about_hooks_lists_every_behaviour_of_this_version_and_all_counts_are_equal() -> None:
     table = (ROOT / "docs" / "hooks.md").read_text().partition("<!-- table: begin -->")[2]
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in table.splitlines() if line.startswith("| ")}
@@ -301,7 +325,10 @@ def test_every_version_in_the_table_is_in_the_range_and_its_ends_are_in_the_tabl
     assert any(f">={v}" in wanted for v in versions)
 
 
-def test_every_figure_of_the_readme_is_there() -> None:
-    figures = re.findall(r"!\[.*?\]\((.*?)\)", (ROOT / "README.md").read_text())
-    assert figures
-    assert all((ROOT / f).is_file() for f in figures)
+@pytest.mark.parametrize("page", ["README.md", "docs/estimation.md", "docs/hooks.md"])
+def test_every_figure_and_page_that_is_linked_is_there(page: str) -> None:
+    text = (ROOT / page).read_text()
+    links = [link for link in re.findall(r"\]\(([^)\s]*?)\)", text) if not link.startswith(("http", "#"))]
+    assert all(((ROOT / page).parent / link).is_file() for link in links), links
+    if page != "docs/hooks.md":
+        assert re.search(r"!\[[^\]]*\]\(.*?\.png\)", text)

@@ -247,7 +247,9 @@ def test_the_shift_of_a_plain_histogram_is_shown_not_to_be_the_same_for_all_pair
     text = describe(MIResult({"outliers": point}))
     assert "no shift common to all pairs" in text
     assert "rank correlation" in text
-    assert "no shift common" not in describe(MIResult({"ranks": mi_probe.pairwise(x)}))
+    ranks = mi_probe.pairwise(x)
+    assert str(ranks.chance_spread()) == "chance level 0.093 nats, the same for all pairs"
+    assert "no shift common" not in describe(MIResult({"ranks": ranks}))
 
 
 def test_the_spread_of_nothing_is_said_to_be_nothing() -> None:
