@@ -45,6 +45,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/bench_counting.py
 	$(BIN)/python benchmarks/bench_one_text.py
 	$(BIN)/python benchmarks/bench_neighbours.py
+	$(BIN)/python benchmarks/bench_corrections.py
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
