@@ -37,8 +37,8 @@ def main() -> None:
         count_lags(codes, np.array([samples]), lagged)
         plain = estimate(counts, correction="none")
         work = {f"correction {name}": partial(estimate, counts, correction=name) for name in CORRECTIONS if name != "none"}
-        for name, job in work.items():
-            if not np.array_equal(job().raw, plain.raw):
+        for name, correct in work.items():
+            if not np.array_equal(correct().raw, plain.raw):
                 raise SystemExit(f"{name}: another plug-in value; nothing was timed.")
         jobs: dict[str, Callable[[], Any]] = {
             "sums over the tables alone": partial(kernels.pair_sums, counts.tables),
