@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 
-from simulate import LEVELS, Case, discoveries, false_positives
+import numpy as np
+from simulate import LEVELS, Case, discoveries, false_positives, repetition
 
+import mi_probe
 from mi_probe.significance import FalseDiscoveries
 
 INDEPENDENT = [
@@ -56,6 +58,17 @@ def main() -> None:
         rates = false_positives(case, repeats=max(2, round(share * (20 if case.lags > 12 else 60))))
         cells = (f"{r:.5f} ± {e:.5f}" for r, e in zip(*rates, strict=True))
         print(f"{named(case)}| {' | '.join(cells)} |", flush=True)
+    words = np.array(mi_probe.load_model("coffee-gpt2").tokenizer(mi_probe.sample_text())["input_ids"])
+    kinds = f"{len(words)} tokens of {len(np.unique(words))} kinds"
+    print(f"\nThe same for the words of one paragraph, {kinds}: every word has one value in")
+    print("each variable, independent of all others, and each token some noise of its own\n")
+    print(f"| samples | bins | phi | test | lags | {' | '.join(f'{level:g}' for level in LEVELS)} |")
+    print("|---|---|---|---|---|" + "---|" * len(LEVELS))
+    for test in ("gamma", "serial"):
+        case = Case(test, len(words), 5)
+        rates = repetition(words, case, repeats=max(2, round(share * 60)))
+        cells = (f"{r:.5f} ± {e:.5f}" for r, e in zip(*rates, strict=True))
+        print(f"{named(case).replace('| 0 |', '| repeated words |')}| {' | '.join(cells)} |", flush=True)
     print("\nDiscoveries where 49 of 4,753 pairs are dependent\n")
     print("| samples | bins | phi | test | lags | correlation | control | q | false | found |")
     print("|---|---|---|---|---|---|---|---|---|---|")

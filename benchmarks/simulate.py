@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from mi_probe.binning import Binning
 from mi_probe.counts import JointCounts
 from mi_probe.estimators import estimate
+from mi_probe.extras import LAGS
 from mi_probe.permutation import DRAWS, permutation_p_values
-from mi_probe.serial import LAGS, count_lags, serial_p_values
+from mi_probe.serial import count_lags, serial_p_values
 from mi_probe.significance import FalseDiscoveries, PairMargins, false_discovery, gamma_p_values
 
-__all__ = ["LEVELS", "Case", "Discoveries", "Rates", "discoveries", "false_positives", "series"]
+__all__ = ["LEVELS", "Case", "Discoveries", "Rates", "discoveries", "false_positives", "repetition", "series"]
 
 Floats = NDArray[np.float64]
 
@@ -96,6 +97,19 @@ def _p_values(case: Case, texts: list[Floats]) -> list[Floats]:
         return found
     every = PairMargins(margins.pool, np.tile(margins.first, len(raw)), np.tile(margins.second, len(raw)))
     return np.split(permutation_p_values(np.concatenate(raw), every, draws=DRAWS), len(raw))
+
+
+def repetition(words: NDArray[np.int64], case: Case, *, noise: float = 0.3, repeats: int, variables: int = 100) -> Rates:
+    """The same where tokens are words that recur: each word has one value in each variable, drawn anew, and each token noise."""
+    rng = np.random.default_rng(0)
+    types, which = np.unique(words, return_inverse=True)
+    texts = [
+        rng.standard_normal((len(types), variables))[which] + noise * rng.standard_normal((len(words), variables))
+        for _ in range(repeats)
+    ]
+    p = np.stack(_p_values(case, texts))
+    shares = np.stack([(p <= level).mean(axis=1) for level in LEVELS], axis=1)
+    return Rates(shares.mean(axis=0), shares.std(axis=0, ddof=1) / np.sqrt(repeats))
 
 
 def false_positives(case: Case, *, repeats: int, variables: int = 100, seed: int = 0) -> Rates:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mi_probe import corpus, errors, estimators, hooks, plots
+    from mi_probe import corpus, errors, estimators, hooks, independence, plots, units
     from mi_probe.accumulation import accumulate, sample_activations
     from mi_probe.binning import Binning
     from mi_probe.corpus import documents, sample_text
@@ -54,7 +54,7 @@ _HOME = {
     "sample_activations": "accumulation",
     "sample_text": "corpus",
 }
-_MODULES = ("corpus", "errors", "estimators", "hooks", "plots")
+_MODULES = ("corpus", "errors", "estimators", "hooks", "independence", "plots", "units")
 
 __all__ = [
     "Binning",
@@ -74,6 +74,7 @@ __all__ = [
     "errors",
     "estimators",
     "hooks",
+    "independence",
     "ksg",
     "load_model",
     "load_probe",
@@ -81,6 +82,7 @@ __all__ = [
     "plots",
     "sample_activations",
     "sample_text",
+    "units",
 ]
 
 

@@ -18,11 +18,23 @@ from numpy.typing import NDArray
 
 from mi_probe.kernels.sums import SMALL
 
-__all__ = ["CORRECTIONS", "AdditiveTerms", "Correction", "additive_terms"]
+__all__ = ["CORRECTIONS", "WORDS", "AdditiveTerms", "Correction", "additive_terms"]
 
 Correction = Literal["adjusted", "none", "miller_madow", "grassberger", "jackknife", "panzeri_treves", "chance"]
 
 CORRECTIONS: tuple[Correction, ...] = get_args(Correction)
+
+
+WORDS: dict[Correction, str] = {
+    "adjusted": "adjusted for chance",
+    "none": "not corrected",
+    "chance": "less the chance level",
+    "miller_madow": "Miller-Madow corrected",
+    "grassberger": "Grassberger corrected",
+    "jackknife": "jackknifed",
+    "panzeri_treves": "Panzeri-Treves corrected",
+}
+"""What a value is, in words."""
 
 
 class AdditiveTerms(NamedTuple):

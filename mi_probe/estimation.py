@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mi_probe import independence
 from mi_probe.binning import Binning, BinningMethod, as_samples
 from mi_probe.continuous import continuous
 from mi_probe.copula import binned_copula_correlation
@@ -17,7 +18,6 @@ from mi_probe.estimators import Estimate, estimate
 from mi_probe.extras import LAGS, Extras
 from mi_probe.gaussian import gaussian_mi, normal_scores, pearson
 from mi_probe.independence import PValues
-from mi_probe.independence import p_values as evidence
 from mi_probe.places import Places
 from mi_probe.pointcounts import PointCounts
 from mi_probe.result import PairwiseMI
@@ -70,7 +70,7 @@ def estimate_point(
         more["swap"] = estimate(counts.swapped, correction=correction).mi
     if _can_be_unbinned(counts):
         more["continuous"], more["continuous_se"] = continuous(joint.tables)
-    p, note = evidence(counts, found.raw, p_values)
+    p, note = independence.p_values(counts, found.raw, p_values)
     if p is not None:
         more["p"] = p
     for array in more.values():
@@ -85,7 +85,7 @@ def estimate_point(
         correction,
         more,
         joint.trimmed.copy(),
-        (note, *_notes(counts, found)),
+        tuple(filter(None, (note, *_notes(counts, found)))),
     )
 
 
@@ -97,7 +97,9 @@ def _notes(counts: PointCounts, found: Estimate) -> list[str]:
     constant = int(np.count_nonzero(found.entropy == 0))
     absent = int(np.count_nonzero(np.isnan(found.entropy)))
     notes = []
-    if counts.binning.method == "equal_count" and not _can_be_unbinned(counts):
+    if counts.binning.method != "equal_count":
+        notes.append("no continuous column: it takes equal-count bins")
+    elif not _can_be_unbinned(counts):
         joint = counts.joint
         notes.append(f"no continuous column: {joint.n:,} samples in {joint.bins**2:,} cells cannot show what bins lose")
     if constant:

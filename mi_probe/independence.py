@@ -41,6 +41,7 @@ def p_values(counts: PointCounts, raw: NDArray[np.float64], test: PValues = "aut
     -------
     p : array, shape (pairs,), or None
     note : str
+        Empty if no test was asked for.
 
     Raises
     ------
@@ -53,7 +54,7 @@ def p_values(counts: PointCounts, raw: NDArray[np.float64], test: PValues = "aut
     >>> from mi_probe.binning import Binning
     >>> counts = PointCounts(Binning(np.zeros((2, 1)), "equal_count"))
     >>> p_values(counts, np.array([0.1]), "none")
-    (None, 'no p-values: not asked for')
+    (None, '')
     """
     if test not in get_args(PValues):
         raise InputError(
@@ -61,7 +62,7 @@ def p_values(counts: PointCounts, raw: NDArray[np.float64], test: PValues = "aut
             f"{', '.join(get_args(PValues))}."
         )
     if test == "none":
-        return None, "no p-values: not asked for"
+        return None, ""
     if test == "auto" and counts.joint.n > MOST_TOKENS:
         return None, (
             f"no p-values: with {counts.joint.n:,} samples, more than {MOST_TOKENS:,}, nearly every pair differs from "

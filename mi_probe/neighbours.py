@@ -241,6 +241,8 @@ def ksg(
         raise InputError(f"{len(names)} names were given for {variables} variables.")
     if not _whole(k, 1):
         raise InputError(f"k must be a whole number of neighbours, at least 1; got {k!r}.")
+    if samples and k >= samples:
+        raise InputError(f"k must be less than the number of samples, {samples}; got {k}.")
     if match is not None and match not in get_args(Match):
         raise InputError(f"match must be None or one of {get_args(Match)}; got {match!r}.")
     if not _whole(seed, 0) or seed >= _SEEDS:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe.errors import InputError, nearest
+from mi_probe.units import Units, per_nat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +40,7 @@ class PairTable:
     """Base of `PairwiseMI` and `NeighbourMI`: columns by name, tables, the strongest pairs."""
 
     names: tuple[str, ...]
+    _without_unit = ("n", "p", "q")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -66,23 +68,43 @@ class PairTable:
             raise InputError(f"pairs have {', '.join(self.columns)} here; not {what!r}{nearest(what, self.columns)}.")
         return np.asarray(self._column(what))
 
-    def to_frame(self) -> pd.DataFrame:
-        """All pairs as a table: i, j, then `columns`."""
-        first, second = np.triu_indices(len(self.names), 1)
-        return self._frame(first, second, np.arange(len(first)))
+    def to_frame(self, *, units: Units = "nats") -> pd.DataFrame:
+        """All pairs as a table: i, j, then `columns`.
 
-    def top_pairs(self, k: int = 10, by: str = "mi") -> pd.DataFrame:
-        """The k pairs of largest value in one column, largest first, as a table: i, j, then `columns`."""
+        Parameters
+        ----------
+        units : {"nats", "bits"}
+        """
+        first, second = np.triu_indices(len(self.names), 1)
+        return self._frame(first, second, np.arange(len(first)), units)
+
+    def top_pairs(self, k: int = 10, by: str = "mi", *, units: Units = "nats") -> pd.DataFrame:
+        """The k pairs of largest value in one column, largest first, as a table: i, j, then `columns`.
+
+        Parameters
+        ----------
+        k : int
+        by : str
+            One of `columns`.
+        units : {"nats", "bits"}
+
+        Raises
+        ------
+        InputError
+            There is no such column here, or no such unit.
+        """
         values = np.asarray(self.pairs(by), dtype=np.float64)
         values = np.nan_to_num(values, nan=-np.inf)
         k = max(0, min(k, len(values)))
         best = np.argpartition(-values, k - 1)[:k] if 0 < k < len(values) else np.arange(len(values))[:k]
         best = best[np.argsort(-values[best], kind="stable")]
         first, second = np.triu_indices(len(self.names), 1)
-        return self._frame(first[best], second[best], best)
+        return self._frame(first[best], second[best], best, units)
 
-    def _frame(self, first: NDArray[Any], second: NDArray[Any], at: NDArray[Any]) -> pd.DataFrame:
+    def _frame(self, first: NDArray[Any], second: NDArray[Any], at: NDArray[Any], units: Units) -> pd.DataFrame:
         import pandas as pd
 
+        scale = per_nat(units)
         names = np.array(self.names, dtype=object)
-        return pd.DataFrame({"i": names[first], "j": names[second], **{what: self.pairs(what)[at] for what in self.columns}})
+        columns = {what: self.pairs(what)[at] * (1 if what in self._without_unit else scale) for what in self.columns}
+        return pd.DataFrame({"i": names[first], "j": names[second], **columns})

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.result import MIResult, PairwiseMI
+from mi_probe.corrections import WORDS
+from mi_probe.result import MIResult, PairwiseMI, as_result
 from mi_probe.units import Units, per_nat
 
 if TYPE_CHECKING:
@@ -60,11 +61,11 @@ def _density(values: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[
     return np.asarray(gaussian_kde(values)(grid))
 
 
-def distributions(result: MIResult, *, units: Units = "nats") -> Figure:
+def distributions(result: MIResult | PairwiseMI, *, units: Units = "nats") -> Figure:
     """Distribution of the pairs' MI at every hook point: the plug-in value beside the corrected one.
 
-    The dashed line in the left panel is the mean chance level, what the plug-in value would be without any dependence; the grey
-    band holds the chance levels of the middle 90 % of the pairs.
+    The dashed line in the left panel is the mean chance level, what the plug-in value would be on average without any dependence;
+    the grey band holds the chance levels of the middle 90 % of the pairs, and the ticks on top are the means of the hook points.
 
     Parameters
     ----------
@@ -78,6 +79,7 @@ def distributions(result: MIResult, *, units: Units = "nats") -> Figure:
     >>> len(distributions(result).axes)
     2
     """
+    result = as_result(result)
     figure, (left, right) = _figure(1, 2, size=(12.5, 4.4), sharey=False)
     scale = per_nat(units)
     panels: dict[str, Axes] = {"raw": left, "mi": right}
@@ -106,11 +108,14 @@ def distributions(result: MIResult, *, units: Units = "nats") -> Figure:
     level = float(np.nanmean(chance))
     left.axvline(level, color=_GREY, ls="--", lw=1)
     left.axvspan(*np.nanquantile(chance, [0.05, 0.95]), color=_GREY, alpha=0.12, lw=0)  # it differs between pairs
-    left.text(level, 0.99, " chance level", transform=left.get_xaxis_transform(), va="top", color=_GREY, fontsize=9)
+    for (_, point), colour in zip(result.items(), _colours(result), strict=True):
+        mean = scale * float(np.nanmean(point.pairs("chance"))) if len(point.pairs()) else np.nan
+        left.axvline(mean, 0.965, 1.0, color=colour, lw=2)
+    left.text(level, 0.955, " chance level", transform=left.get_xaxis_transform(), va="top", color=_GREY, fontsize=9)
     right.axvline(0, color=_GREY, ls="--", lw=1)
     point = next(iter(result.values()))
     left.set_title(f"as counted (plug-in), {point.bins} {_words(point.method)} bins", loc="left", fontsize=10)
-    right.set_title(f"{_correction_words(point)}", loc="left", fontsize=10)
+    right.set_title(WORDS[point.correction], loc="left", fontsize=10)
     figure.legend(*right.get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside right center")
     return figure
 
@@ -119,20 +124,9 @@ def _words(method: str) -> str:
     return method.replace("_", "-")
 
 
-def _correction_words(point: PairwiseMI) -> str:
-    words = {
-        "adjusted": "adjusted for chance",
-        "none": "not corrected",
-        "chance": "less the chance level",
-        "miller_madow": "Miller-Madow corrected",
-        "grassberger": "Grassberger corrected",
-        "jackknife": "jackknifed",
-        "panzeri_treves": "Panzeri-Treves corrected",
-    }
-    return words[point.correction]
-
-
-def heat_map(point: PairwiseMI, *, title: str = "", most: int = 768, units: Units = "nats") -> Figure:
+def heat_map(
+    point: PairwiseMI, *, title: str = "", most: int = 768, units: Units = "nats", variables: str = "variables"
+) -> Figure:
     """Matrix of one hook point, its variables ordered so that those that share much stand together.
 
     Parameters
@@ -142,6 +136,8 @@ def heat_map(point: PairwiseMI, *, title: str = "", most: int = 768, units: Unit
     most : int
         With more variables than this, only those with the largest mean MI are drawn.
     units : {"nats", "bits"}
+    variables : str
+        What these are, in the reader's words.
 
     Examples
     --------
@@ -173,7 +169,7 @@ def heat_map(point: PairwiseMI, *, title: str = "", most: int = 768, units: Unit
     top = float(np.nanquantile(mi, 0.999)) if len(mi) > 1 else 1.0
     image = axes.imshow(mi, cmap="magma", vmin=0, vmax=max(top, 1e-3), interpolation="nearest")
     figure.colorbar(image, ax=axes, label=f"mutual information ({units})", extend="max", shrink=0.9)
-    axes.set_xlabel(f"{len(mi)} variables, clustered\n(diagonal left out; values below 0 are black)")
+    axes.set_xlabel(f"{len(mi)} {variables}, clustered\n(diagonal left out; values below 0 are black)")
     if len(mi) <= 40:
         axes.set_xticks(range(len(mi)), labels, rotation=90, fontsize=7)
         axes.set_yticks(range(len(mi)), labels, fontsize=7)
@@ -209,7 +205,7 @@ def pair_scatter(pairs: list[tuple[str, str, str, NDArray[Any], NDArray[Any]]]) 
     return figure
 
 
-def depth_profile(result: MIResult, *, units: Units = "nats") -> Figure:
+def depth_profile(result: MIResult | PairwiseMI, *, units: Units = "nats") -> Figure:
     """Median of the pairs' MI over depth, with bands for the middle half and the middle 90 %.
 
     Parameters
@@ -224,6 +220,7 @@ def depth_profile(result: MIResult, *, units: Units = "nats") -> Figure:
     >>> len(depth_profile(mi_probe.MIResult({"hidden_states.0": point, "hidden_states.1": point})).axes)
     1
     """
+    result = as_result(result)
     names = list(result)
     scale = per_nat(units)
     quantiles = scale * np.array([np.nanquantile(result[n].pairs("mi"), [0.05, 0.25, 0.5, 0.75, 0.95]) for n in names]).T

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from mi_probe.result import MIResult, PairwiseMI
+from mi_probe.corrections import WORDS
+from mi_probe.result import MIResult, PairwiseMI, as_result
 from mi_probe.units import Units, per_nat
 
 __all__ = ["describe"]
 
 
 def describe(
-    result: MIResult, *, top: int = 5, variables: str = "variables", samples: str = "samples", units: Units = "nats"
+    result: MIResult | PairwiseMI, *, top: int = 5, variables: str = "variables", samples: str = "samples", units: Units = "nats"
 ) -> str:
     """What was measured, how much of it is chance, how sure it is, where the strongest pairs are: a few lines of plain text.
 
     Parameters
     ----------
-    result : MIResult
+    result : MIResult or PairwiseMI
     top : int
         How many of the strongest pairs to name.
     variables, samples : str
@@ -32,6 +33,7 @@ def describe(
     >>> print(describe(mi_probe.MIResult({"noise": mi_probe.pairwise(x)}), top=1).splitlines()[0])
     Measured: mutual information (MI) of 190 pairs of variables at noise, over 94 samples, in nats.
     """
+    result = as_result(result)
     points = list(result.values())
     first = points[0]
     names = list(result)
@@ -45,20 +47,23 @@ def describe(
         f"Binned:   each variable into {first.bins} {first.method.replace('_', '-')} bins.",
         f"Chance:   the plain histogram estimate averages {raw}, but the same values paired at random would give {chance}.",
         *_shift(result, units),
-        f"Result:   with {_removed(first)}, a pair shares {mi} on average{_extremes(result)}.",
+        f"Result:   {WORDS[first.correction]}, a pair shares {mi} on average{_extremes(result)}.",
     ]
     if _there(points, "continuous"):
-        lines.append(f"Unbinned: before binning, which loses some of it, {_range(points, 'continuous', scale)} on average.")
+        lines.append(
+            f"Unbinned: with chance removed and what bins lose undone, {_range(points, 'continuous', scale)} on average."
+        )
     if _there(points, "gaussian"):
         linear = f", covariance {_range(points, 'linear', scale)}" if _there(points, "linear") else ""
         lines.append(f"Monotone: rank correlations alone would give {_range(points, 'gaussian', scale)}{linear}.")
-    if _there(points, "se"):
+    too_few = first.samples < 2 * first.bins
+    if _there(points, "se") and not too_few:
         kinds = "shard_se" if _there(points, "shard_se") else "se"
         source = "from shards of documents" if kinds == "shard_se" else f"if {samples} were independent"
         lines.append(f"Error:    one pair's value is off by {_range(points, kinds, scale)} (standard error, {source}).")
-    lines += _evidence(result)
+    lines += _evidence(result, samples)
     per_cell = first.samples / first.bins**2
-    if first.samples < 2 * first.bins:
+    if too_few:
         lines.append(f"Caution:  {first.samples} {samples} are too few to tell anything from chance. Take a longer text.")
     elif per_cell < 1:
         lines.append(
@@ -70,18 +75,12 @@ def describe(
     if missing:
         lines.append(f"Left out: {missing:,} values that were NaN or infinite, pair by pair.")
     if trimmed:
-        lines.append(f"Trimmed:  {trimmed:,} outlying values, {_most_trimmed(result)}.")
-    best = _distinct(result, top)
+        lines.append(f"Trimmed:  {trimmed:,} outlying values left out, {_most_trimmed(result)}.")
+    best = [] if too_few else _distinct(result, top)
     if best:
         lines.append("Strongest pairs, each where it is strongest:")
         lines += [f"  {i} and {j} share {scale * mi:.3f} {units} at {point}" for point, i, j, mi in best]
     return "\n".join(lines)
-
-
-def _removed(point: PairwiseMI) -> str:
-    return {"adjusted": "chance removed", "none": "nothing removed", "chance": "the chance level subtracted"}.get(
-        point.correction, f"the {point.correction.replace('_', '-')} correction"
-    )
 
 
 def _there(points: list[PairwiseMI], what: str) -> bool:
@@ -97,23 +96,28 @@ def _shift(result: MIResult, units: Units) -> list[str]:
     name = max(wide, key=wide.__getitem__)
     spread, scale = spreads[name], per_nat(units)
     (least,), (most,) = spread.least, spread.most
-    middle, whole = (f"{scale * low:.3f} to {scale * high:.3f}" for low, high in ((spread.low, spread.high), (least[2], most[2])))
-    ends = f"{whole}, {least[0]} and {least[1]} against {most[0]} and {most[1]}"
-    lines = [f"          It is no shift common to all pairs: at {name} {middle} for the middle 90 %, in all {ends}."]
+    middle = f"{scale * spread.low:.3f} to {scale * spread.high:.3f}"
+    ends = [f"{scale * value:.3f} ({i} and {j})" for i, j, value in (least, most)]
+    lines = [
+        f"          It differs between pairs. At {name} the middle 90 % have {middle};",
+        f"          the least has {ends[0]}, the most {ends[1]}.",
+    ]
     if np.isfinite(spread.rank_correlation):
-        alike = f"{spread.rank_correlation:.2f} (Spearman; 1 would be the same order)"
-        lines.append(f"          The order of the pairs before and after removing it: rank correlation {alike}.")
+        order = f"rank correlation {spread.rank_correlation:.2f}, where 1 is the same order"
+        lines.append(f"          So it is no common shift: taking it off reorders the pairs there ({order}).")
     return lines
 
 
-def _evidence(result: MIResult) -> list[str]:
-    """How many pairs are more than chance, or why that was not asked."""
+def _evidence(result: MIResult, samples: str) -> list[str]:
+    """What notes say, and how many pairs stand out."""
     points = list(result.values())
-    notes = [note for note in dict.fromkeys(note for p in points for note in p.notes) if note != "no p-values: not asked for"]
-    lines = [f"Note:     {note}." for note in notes]
+    lines = [f"Note:     {note}." for note in dict.fromkeys(note for p in points for note in p.notes)]
     if _there(points, "p"):
         found, pairs = sum(int(d.sum()) for d in result.discoveries().values()), sum(len(p.pairs("p")) for p in points)
-        lines.append(f"Evidence: {found:,} of {pairs:,} pairs are more than chance, with at most 5 % false ones among them (BH).")
+        lines.append(f"Evidence: {found:,} of {pairs:,} pairs have q below .05 (Benjamini-Hochberg).")
+        if found:
+            again = f"{samples.capitalize()} that recur, as repeated words do, count as independent here:"
+            lines.append(f"          {again} on a single text, much of this may be repetition.")
     return lines
 
 
@@ -123,7 +127,7 @@ def _most_trimmed(result: MIResult) -> str:
         for name, count in zip(point.names, point.trimmed if point.trimmed is not None else (), strict=False):
             totals[name] = totals.get(name, 0) + int(count)
     name = max(totals, key=totals.__getitem__)
-    return f"most of one variable: {totals[name]:,} of {name}"
+    return f"most of {name}: {totals[name]:,}"
 
 
 def _distinct(result: MIResult, top: int) -> list[tuple[str, str, str, float]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mi_probe import store
 from mi_probe.binning import BinningMethod
 from mi_probe.corrections import Correction
-from mi_probe.errors import PointError, StoreError, nearest
+from mi_probe.errors import InputError, PointError, StoreError, nearest
 from mi_probe.estimators import Estimate
 from mi_probe.pairtable import PairTable, square
 from mi_probe.significance import FalseDiscoveries, false_discovery
@@ -23,7 +23,7 @@ from mi_probe.units import Units, per_nat
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "MIResult", "PairwiseMI"]
+__all__ = ["COLUMNS", "MIResult", "PairwiseMI", "as_result"]
 
 _VERSION = 2
 
@@ -46,7 +46,6 @@ COLUMNS: dict[str, str] = {
 """What the columns of a result mean. All but n, p and q are in nats."""
 
 _IN_ESTIMATE = ("mi", "se", "raw", "chance", "joint_entropy", "n")
-_NO_UNIT = ("n", "p", "q")
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +177,7 @@ class PairwiseMI(PairTable):
         Raises
         ------
         InputError
-            No p-values were computed here.
+            No p-values were computed here, or the rate is not between 0 and 1.
 
         Examples
         --------
@@ -188,7 +187,7 @@ class PairwiseMI(PairTable):
         >>> mi_probe.pairwise(x).discoveries().nonzero()[0].tolist()
         [0]
         """
-        return np.asarray(false_discovery(self.pairs("p"), method=method) <= rate)
+        return np.asarray(false_discovery(self.pairs("p"), method=method) <= _rate(rate))
 
     def linear_share(self) -> NDArray[np.float64]:
         """How much of each pair's dependence covariance sees, `linear` / `continuous`, shape (pairs,).
@@ -209,6 +208,12 @@ class PairwiseMI(PairTable):
         >>> [round(float(mi_probe.pairwise(pair).linear_share()[0]), 1) for pair in (straight, curved)]
         [1.0, 0.0]
         """
+        absent = [what for what in ("linear", "continuous") if what not in self.columns]
+        if absent:
+            raise InputError(
+                f"the linear share needs columns that are not here: {', '.join(absent)}. `continuous` takes equal-count bins and "
+                "at least as many samples as cells; `linear` takes Probe(moments=True) where values are streamed."
+            )
         whole, error = self.pairs("continuous"), self.pairs("continuous_se")
         share = np.divide(self.pairs("linear"), whole, out=np.full(len(whole), np.nan), where=whole > 2 * error)
         return np.asarray(share)
@@ -230,15 +235,9 @@ class PairwiseMI(PairTable):
         >>> spread.least[0][2] < 0.1 < 0.7 < spread.most[0][2]
         True
         """
-        values = (self.estimate.raw, self.estimate.mi, self.estimate.chance)
-        return ChanceSpread.of(*values, self.names, correction=self.correction, k=k)
-
-    def top_pairs(self, k: int = 10, by: str = "mi", units: Units = "nats") -> pd.DataFrame:
-        """The k pairs of largest value in one column, largest first, as a table: i, j, then `columns`, in nats or bits."""
-        table = super().top_pairs(k, by)
-        informative = [what for what in self.columns if what not in _NO_UNIT]
-        table[informative] *= per_nat(units)
-        return table
+        if not isinstance(k, int | np.integer) or k < 1:
+            raise InputError(f"k must be a whole number of pairs to name, at least 1; got {k!r}.")
+        return ChanceSpread.of(self.estimate.raw, self.estimate.chance, self.names, k=int(k))
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,10 +279,16 @@ class MIResult(Mapping[str, PairwiseMI]):
     def __repr__(self) -> str:
         return f"MIResult({len(self)} hook points: {', '.join(self.points)})"
 
-    def summary(self, units: Units = "nats") -> pd.DataFrame:
-        """One row a hook point: pairs, samples, means of the columns, quantiles of mi, in nats or bits.
+    def summary(self, *, units: Units = "nats") -> pd.DataFrame:
+        """One row a hook point.
 
-        With p-values, `discoveries` is the number of pairs that are not independent at a false discovery rate of .05.
+        `pairs` and `samples`; the means over pairs of the columns that are there (`raw_mean`, `chance_mean`, `mi_mean`, ...); the
+        5 % quantile, median, 95 % quantile and maximum of mi (`mi_q05`, ...); and `discoveries`, the number of pairs with q at
+        most .05.
+
+        Parameters
+        ----------
+        units : {"nats", "bits"}
         """
         import pandas as pd
 
@@ -318,17 +323,17 @@ class MIResult(Mapping[str, PairwiseMI]):
             A hook point has no p-values.
         """
         p = [point.pairs("p") for point in self.points.values()]
-        found = false_discovery(np.concatenate(p), method=method) <= rate
+        found = false_discovery(np.concatenate(p), method=method) <= _rate(rate)
         return dict(zip(self.points, np.split(found, np.cumsum([len(part) for part in p])[:-1]), strict=True))
 
-    def to_frame(self) -> pd.DataFrame:
-        """All pairs of all hook points as one table, the hook point in the column ``point``."""
-        return self._stack({name: point.to_frame() for name, point in self.points.items()})
+    def to_frame(self, *, units: Units = "nats") -> pd.DataFrame:
+        """All pairs of all hook points as one table, the hook point in the column ``point``; see `PairwiseMI.to_frame`."""
+        return self._stack({name: point.to_frame(units=units) for name, point in self.points.items()})
 
-    def top_pairs(self, k: int = 10, units: Units = "nats") -> pd.DataFrame:
-        """The k strongest pairs over all hook points, strongest first, in nats or bits."""
-        table = self._stack({name: point.top_pairs(k, units=units) for name, point in self.points.items()})
-        return table.sort_values("mi", ascending=False, kind="stable").head(k).reset_index(drop=True)
+    def top_pairs(self, k: int = 10, by: str = "mi", *, units: Units = "nats") -> pd.DataFrame:
+        """The k strongest pairs over all hook points, strongest first; see `PairwiseMI.top_pairs`."""
+        table = self._stack({name: point.top_pairs(k, by, units=units) for name, point in self.points.items()})
+        return table.sort_values(by, ascending=False, kind="stable").head(k).reset_index(drop=True)
 
     @staticmethod
     def _stack(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -395,8 +400,30 @@ class MIResult(Mapping[str, PairwiseMI]):
         return cls(points, header["about"])
 
 
+def as_result(result: MIResult | PairwiseMI) -> MIResult:
+    """A result of at least one point, from one or from the estimate of a single array.
+
+    Raises
+    ------
+    InputError
+        It is neither, or holds nothing.
+    """
+    if isinstance(result, PairwiseMI):
+        return MIResult({"the array": result})
+    if not isinstance(result, MIResult) or not result:
+        what = "an empty result" if isinstance(result, MIResult) else type(result).__name__
+        raise InputError(f"a result of probe.estimate() or of mi_probe.pairwise() is needed; got {what}.")
+    return result
+
+
 _FACTS = ("samples", "bins", "method", "correction")
 _OF_VARIABLES = ("entropy", "self_chance", "missing", "trimmed")
+
+
+def _rate(rate: float) -> float:
+    if not 0 < rate < 1:
+        raise InputError(f"the rate of false discoveries must be between 0 and 1; got {rate!r}.")
+    return rate
 
 
 def _mean(values: NDArray[Any]) -> float:

@@ -35,28 +35,21 @@ from mi_probe.kernels.squares import chi_square
 from mi_probe.significance import PairMargins, exact_moments, pool_sparse, pooled, upper_tail
 
 __all__ = [
-    "LAGS",
     "Inflation",
     "autocovariances",
     "count_lags",
     "inflation",
-    "mean_inflation",
-    "serial_chance",
     "serial_p_values",
 ]
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.integer] | NDArray[np.float64]  # whole numbers
 
-LAGS = 12
-"""Lags that the test looks at: enough for phi <= .8, where .8^(2 * 12) = .005 of the inflation is left beyond."""
-
 _LEAST_MEAN = 0.1  # of independent samples; only noise, or strict alternation, goes below
 
 
 class Inflation(NamedTuple):
-    """How much larger each cumulant of X^2 is than with independent samples, each of shape (pairs,); all 1 without
-    autocorrelation."""
+    """How much larger each cumulant of X^2 is than with independent samples; 1 without autocorrelation. Each (pairs,)."""
 
     mean: Floats
     """tr Sigma / d."""
@@ -235,27 +228,6 @@ def _weighted(lagged: Counts, margins: NDArray[np.integer], n: int) -> tuple[Flo
     return both, np.concatenate([floor[:, ::-1], np.zeros_like(own, dtype=np.float64), floor], axis=1)
 
 
-def mean_inflation(lagged: Counts, margins: NDArray[np.integer], n: int) -> Floats:
-    """`Inflation.mean` alone, which is cheap. Parameters are those of `inflation`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> series = np.repeat(np.random.default_rng(0).integers(0, 4, (250, 2)), 4, axis=0).astype(np.uint8)
-    >>> lagged = np.zeros((12, 2, 4, 4), dtype=np.int64)
-    >>> count_lags(series, np.array([1000]), lagged)
-    >>> mean_inflation(lagged, np.array([np.bincount(v, minlength=4) for v in series.T]), 1000).round(1)
-    array([2.8])
-    """
-    scores, _ = _weighted(lagged, margins, n)
-    traces = np.trace(scores, axis1=2, axis2=3)
-    degrees = np.maximum((margins > 0).sum(axis=1) - 1.0, 0.0)
-    upper = np.triu_indices(len(margins), 1)
-    expected = np.outer(degrees, degrees)[upper]
-    ratio = np.divide((traces @ traces.T)[upper], expected, out=np.ones_like(expected), where=expected > 0)
-    return np.asarray(np.maximum(ratio, _LEAST_MEAN))
-
-
 def serial_p_values(counts: JointCounts, lagged: NDArray[np.integer]) -> Floats:
     """P-values of every pair for independence of two series that may each be autocorrelated.
 
@@ -298,24 +270,3 @@ def serial_p_values(counts: JointCounts, lagged: NDArray[np.integer]) -> Floats:
     variance = variance * found.variance
     skewness = np.divide(third, variance**1.5, out=np.zeros_like(mean), where=variance > 0)
     return upper_tail(chi_square(counts.tables, groups), mean * found.mean, variance, skewness)
-
-
-def serial_chance(chance: Floats, mean: Floats) -> Floats:
-    """The chance level of pairs of autocorrelated series: that of independent samples times the inflation of the mean of X^2.
-
-    Low by up to a tenth where the series is hardly longer than its memory, because demeaning hides a part of that memory.
-
-    Parameters
-    ----------
-    chance : array, shape (pairs,), nats
-        Chance level of independent samples, as in `mi_probe.estimators.Estimate`.
-    mean : array, shape (pairs,)
-        `mean_inflation`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> serial_chance(np.array([0.1]), np.array([1.3])).round(2)
-    array([0.13])
-    """
-    return chance * mean

@@ -24,10 +24,8 @@ class ChanceSpread:
     least, most : tuples of (i, j, chance)
         The pairs that a plain histogram shifts least and most.
     rank_correlation : float
-        Spearman's, between the plain and the corrected values: 1 if reading only relative values were harmless. NaN where either
-        does not vary.
-    correction : str
-        What the corrected values are.
+        Spearman's, between the plain values and the same less each pair's chance level: 1 if reading only relative values were
+        harmless. NaN where either does not vary.
     """
 
     mean: float
@@ -36,48 +34,39 @@ class ChanceSpread:
     least: tuple[tuple[str, str, float], ...]
     most: tuple[tuple[str, str, float], ...]
     rank_correlation: float
-    correction: str
 
     @classmethod
-    def of(
-        cls,
-        raw: NDArray[np.float64],
-        mi: NDArray[np.float64],
-        chance: NDArray[np.float64],
-        names: Sequence[str],
-        *,
-        correction: str,
-        k: int = 3,
-    ) -> ChanceSpread:
-        """From the values of all pairs, each of shape (pairs,).
+    def of(cls, raw: NDArray[np.float64], chance: NDArray[np.float64], names: Sequence[str], *, k: int = 3) -> ChanceSpread:
+        """From the plain values and chance levels of all pairs, each of shape (pairs,), and the names of the variables.
 
         Examples
         --------
         >>> import numpy as np
         >>> raw, chance = np.array([0.5, 0.8, 0.9]), np.array([0.2, 0.7, 0.7])
-        >>> spread = ChanceSpread.of(raw, raw - chance, chance, "abc", correction="chance", k=1)
+        >>> spread = ChanceSpread.of(raw, chance, "abc", k=1)
         >>> print(spread)
         chance level 0.533 nats on average, 0.250 to 0.700 for the middle 90 % of the pairs
         least for a and b (0.200), most for b and c (0.700)
-        rank correlation of plain and corrected values: -0.50
+        rank correlation of plain values with those less chance: -0.50
         """
         from scipy.stats import spearmanr
 
         first, second = np.triu_indices(len(names), 1)
-        known = np.isfinite(raw) & np.isfinite(mi) & np.isfinite(chance)
+        known = np.isfinite(raw) & np.isfinite(chance)
         if not known.any():
-            return cls(np.nan, np.nan, np.nan, (), (), np.nan, correction)
+            return cls(np.nan, np.nan, np.nan, (), (), np.nan)
         values = np.where(known, chance, np.nan)
         order = np.argsort(values, kind="stable")[: int(known.sum())]
         low, high = np.quantile(values[known], [0.05, 0.95])
-        varies = all(np.ptp(v[known]) > 0 for v in (raw, mi))
-        ranks = float(spearmanr(raw[known], mi[known]).statistic) if varies else np.nan
+        rest = raw - chance
+        varies = all(np.ptp(v[known]) > 0 for v in (raw, rest))
+        ranks = float(spearmanr(raw[known], rest[known]).statistic) if varies else np.nan
 
         def named(which: NDArray[np.intp]) -> tuple[tuple[str, str, float], ...]:
             return tuple((str(names[first[p]]), str(names[second[p]]), float(chance[p])) for p in which)
 
         mean = float(values[known].mean())
-        return cls(mean, float(low), float(high), named(order[:k]), named(order[::-1][:k]), ranks, correction)
+        return cls(mean, float(low), float(high), named(order[:k]), named(order[::-1][:k]), ranks)
 
     def __str__(self) -> str:
         return self.words()
@@ -96,5 +85,5 @@ class ChanceSpread:
         return (
             f"chance level {scale * self.mean:.3f} {units} on average, {scale * self.low:.3f} to {scale * self.high:.3f} for the "
             f"middle 90 % of the pairs\nleast for {pairs(self.least)}, most for {pairs(self.most)}\n"
-            f"rank correlation of plain and corrected values: {self.rank_correlation:.2f}"
+            f"rank correlation of plain values with those less chance: {self.rank_correlation:.2f}"
         )

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import mi_probe
 
@@ -30,8 +29,10 @@ def run(
     hooks: list[str] | None = None,
     layers: list[int] | None = None,
     bins: int | None = None,
+    trim_z: float | None = None,
     correction: mi_probe.estimators.Correction = "adjusted",
-    units: Literal["nats", "bits"] = "nats",
+    p_values: mi_probe.independence.PValues = "auto",
+    units: mi_probe.units.Units = "nats",
     batch_size: int = 8,
     heat_map_at: str | None = None,
     out: Path = Path("mi_probe_out"),
@@ -54,8 +55,12 @@ def run(
         Only these layers of the hook points.
     bins : int
         Bins of each dimension in place of the probe's.
+    trim_z : float
+        Leave out values further than this many standard deviations from the mean of their dimension.
     correction : str
         How the plain estimate is freed of what chance adds to it.
+    p_values : str
+        The test of independence.
     units : str
         What figures and words are in. Files are in nats.
     batch_size : int
@@ -73,6 +78,8 @@ def run(
         what = replace(what, layers=tuple(layers))
     if bins is not None:
         what = replace(what, bins=bins)
+    if trim_z is not None:
+        what = replace(what, trim_z=trim_z)
     texts = mi_probe.documents(text=text, text_file=text_file or ())
     out.mkdir(parents=True, exist_ok=True)
 
@@ -83,20 +90,21 @@ def run(
     if at not in names:
         raise mi_probe.errors.PointError(f"--heat-map-at {at} is not measured; choose one of {', '.join(names)}.")
     counted = mi_probe.accumulate(net, texts, what, batch_size=batch_size, progress=True)
-    result = counted.estimate(correction=correction)
+    result = counted.estimate(correction=correction, p_values=p_values)
     counted.save(out / "state.safetensors")
     result.save(out / "result.safetensors")
     result.summary().to_csv(out / "summary.csv")
     result.top_pairs(100).to_csv(out / "top_pairs.csv", index=False)
 
     # Figures.
+    title = f"{at}, {net.cfg.model_name}"
     figures = {
         "distributions.png": mi_probe.plots.distributions(result, units=units),
-        "heat_map.png": mi_probe.plots.heat_map(result[at], title=f"{at}, {net.cfg.model_name}", units=units),
+        "heat_map.png": mi_probe.plots.heat_map(result[at], title=title, units=units, variables="hidden dimensions"),
     }
     if len(result) > 1:
         figures["depth.png"] = mi_probe.plots.depth_profile(result, units=units)
-    table = result[at].to_frame()
+    table = result[at].to_frame(units=units)
     if table.mi.notna().any():
         cloud = mi_probe.sample_activations(net, texts, at, what)
         picks = {
@@ -108,7 +116,7 @@ def run(
         for label, row in picks.items():
             pair = table.loc[row]
             x, y = cloud[:, int(pair.i)], cloud[:, int(pair.j)]
-            panels.append((f"{label}: {pair.mi:.3f} nats", f"{at}, dimension {pair.i}", f"dimension {pair.j}", x, y))
+            panels.append((f"{label}: {pair.mi:.3f} {units}", f"{at}, dimension {pair.i}", f"dimension {pair.j}", x, y))
         figures["pairs.png"] = mi_probe.plots.pair_scatter(panels)
     for name, figure in figures.items():
         figure.savefig(out / name, dpi=150)

@@ -94,7 +94,7 @@ def test_trimmed_values_are_counted_apart_and_reported() -> None:
     x[0, 1], x[1, 2] = 50.0, np.nan
     text = describe(MIResult({"toy": pairwise(x, trim_z=4)}))
     assert "Left out: 1 values that were NaN" in text
-    assert "Trimmed:  1 outlying values, most of one variable: 1 of 1" in text
+    assert "Trimmed:  1 outlying values left out, most of 1: 1." in text
 
 
 # -- lags, shards, swaps ----------------------------------------------------------------------------------------------

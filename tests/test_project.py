@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DIRECTIONS: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
+    "extras": set(),
     "rooms": {"errors"},
     "units": {"errors"},
     "kernels": set(),
@@ -40,12 +41,11 @@ DIRECTIONS: dict[str, set[str]] = {
     "copula": {"counts"},
     "significance": {"counts", "errors", "kernels"},
     "permutation": {"errors", "kernels", "significance"},
-    "serial": {"counts", "errors", "kernels", "significance"},
+    "serial": {"counts", "errors", "extras", "kernels", "significance"},
     "shards": {"corrections", "counts", "estimators"},
     "gaussian": {"binning", "errors"},
-    "pairtable": {"errors"},
+    "pairtable": {"errors", "units"},
     "neighbours": {"binning", "errors", "kernels", "pairtable"},
-    "extras": set(),
     "places": {"binning"},
     "pointcounts": {"binning", "counts", "errors", "extras", "gaussian", "places", "serial"},
     "independence": {"errors", "permutation", "pointcounts", "serial", "significance"},
@@ -68,8 +68,8 @@ DIRECTIONS: dict[str, set[str]] = {
     "models": {"errors"},
     "corpus": {"errors"},
     "accumulation": {"binning", "corpus", "errors", "hooks", "probe"},
-    "plots": {"result", "units"},
-    "report": {"result", "units"},
+    "plots": {"corrections", "result", "units"},
+    "report": {"corrections", "result", "units"},
     "cli": {"errors", "rooms"},
 }
 
