@@ -26,6 +26,7 @@ def accumulate(
     *,
     edges: Mapping[str, Binning] | None = None,
     batch_size: int = 8,
+    first_document: int = 0,
     progress: bool = False,
 ) -> AttachedProbe:
     """Run texts through a model and count what the probe asks for.
@@ -42,6 +43,9 @@ def accumulate(
         As in `attach`.
     batch_size : int
         Windows that run together. It changes the speed, not the counts.
+    first_document : int
+        Number of the first text. Where several processes count parts of one corpus, number texts through all of them, so that
+        shards fill evenly.
     progress : bool
         Show a progress bar of tokens on standard error once a run takes longer than two seconds.
 
@@ -73,7 +77,8 @@ def accumulate(
         torch.inference_mode(),
         tqdm(unit=" tokens", unit_scale=True, delay=2.0, disable=not progress) as bar,
     ):
-        for tokens, attached.documents in batches(texts, model, batch_size=batch_size):
+        for tokens, numbers in batches(texts, model, batch_size=batch_size):
+            attached.documents = [first_document + number for number in numbers]
             before = attached.tokens_seen
             model(tokens.to(model.cfg.device), return_type=None)
             bar.update(attached.tokens_seen - before)

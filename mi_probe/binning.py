@@ -69,6 +69,9 @@ class Binning:
         How the edges were fitted; for the record only.
     limits : array, shape (variables, 2), float64, optional
         Lowest and highest value of each variable that counts; values beyond are left out, as outliers. None: all count.
+    frame : array, shape (variables, 2), float64, optional
+        Mean and standard deviation of each variable over the values that the edges were fitted on, for second moments. None where
+        the edges came from elsewhere.
 
     Examples
     --------
@@ -82,6 +85,7 @@ class Binning:
     edges: NDArray[np.float64]
     method: BinningMethod
     limits: NDArray[np.float64] | None = None
+    frame: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         edges = np.array(self.edges, dtype=np.float64, order="C")  # a copy: nobody else may change frozen edges
@@ -97,6 +101,14 @@ class Binning:
                 raise BinningError(f"limits must be ({len(edges)}, 2), the lower first; got shape {limits.shape}.")
             limits.flags.writeable = False
             object.__setattr__(self, "limits", limits)
+        if self.frame is not None:
+            frame = np.array(self.frame, dtype=np.float64)
+            if frame.shape != (len(edges), 2) or not (np.isfinite(frame).all() and (frame[:, 1] > 0).all()):
+                raise BinningError(
+                    f"frame must be ({len(edges)}, 2), finite means and standard deviations above 0; got shape {frame.shape}."
+                )
+            frame.flags.writeable = False
+            object.__setattr__(self, "frame", frame)
 
     @property
     def variables(self) -> int:
@@ -166,7 +178,9 @@ class Binning:
         if x.shape[0] and x.shape[1]:
             fitted = _equal_count(values, bins) if method == "equal_count" else _equal_width(values, bins)
             edges = np.where(np.isnan(fitted), np.inf, fitted)
-        return cls(edges, method, limits)
+        mean, sd = _mean_and_sd(values)
+        frame = np.stack([mean, np.where(sd > 0, sd, np.where(mean == 0, 1.0, np.abs(mean)))], axis=1)
+        return cls(edges, method, limits, frame)
 
     def encode(self, x: ArrayLike) -> NDArray[np.uint8]:
         """Codes of new samples.
@@ -218,16 +232,23 @@ class Binning:
 def _limits(values: NDArray[np.floating], trim_z: float) -> NDArray[np.float64]:
     if isinstance(trim_z, bool) or not isinstance(trim_z, int | float | np.number) or not trim_z > 0:
         raise BinningError(f"trim_z must be a number of standard deviations above 0, or None; got {trim_z!r}.")
-    limits = np.tile([-np.inf, np.inf], (values.shape[1], 1))
-    some = np.isfinite(values).any(axis=0)
-    if some.any():
-        wide = values[:, some].astype(np.float64)
-        mean, sd = np.nanmean(wide, axis=0), np.nanstd(wide, axis=0)
-        limits[some] = np.stack([mean - trim_z * sd, mean + trim_z * sd], axis=1)
-        # Rounding must not trim the values of a constant, nor those on the limit itself.
-        constant = sd <= 1e-12 * np.abs(mean)
-        limits[np.flatnonzero(some)[constant]] = [-np.inf, np.inf]
+    mean, sd = _mean_and_sd(values)
+    limits = np.stack([mean - trim_z * sd, mean + trim_z * sd], axis=1)
+    limits[sd == 0] = [-np.inf, np.inf]
     return limits
+
+
+def _mean_and_sd(values: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of each column's values that are not NaN; 0 and 0 where there is none, and sd 0 where rounding is all that varies."""
+    present = ~np.isnan(values)
+    count = np.maximum(present.sum(axis=0), 1)
+    largest = np.abs(values).max(axis=0, where=present, initial=0.0).astype(np.float64)
+    unit = np.where(largest > 0, largest, 1.0)  # so that nothing overflows
+    scaled = np.where(present, values, 0.0) / unit
+    mean = scaled.sum(axis=0) / count
+    sd = np.sqrt(np.where(present, (scaled - mean) ** 2, 0.0).sum(axis=0) / count)
+    sd[sd <= 1e-12 * np.abs(mean)] = 0.0
+    return mean * unit, sd * unit
 
 
 def _equal_count(values: NDArray[np.floating], bins: int) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from mi_probe.copula import binned_copula_correlation
 from mi_probe.corrections import Correction
 from mi_probe.errors import InputError
 from mi_probe.estimators import Estimate, estimate
-from mi_probe.extras import LAGS, Extras
+from mi_probe.extras import LAGS, MIN_SHARDS, Extras
 from mi_probe.gaussian import gaussian_mi, normal_scores, pearson
 from mi_probe.independence import PValues
 from mi_probe.places import Places
@@ -69,7 +69,8 @@ def estimate_point(
     if counts.swapped is not None and counts.swapped.n:
         more["swap"] = estimate(counts.swapped, correction=correction).mi
     if _can_be_unbinned(counts):
-        more["continuous"], more["continuous_se"] = continuous(joint.tables)
+        enough = found.n >= joint.bins**2
+        more["continuous"], more["continuous_se"] = (np.where(enough, v, np.nan) for v in continuous(joint.tables))
     p, note = independence.p_values(counts, found.raw, p_values)
     if p is not None:
         more["p"] = p
@@ -94,20 +95,30 @@ def _can_be_unbinned(counts: PointCounts) -> bool:
 
 
 def _notes(counts: PointCounts, found: Estimate) -> list[str]:
-    constant = int(np.count_nonzero(found.entropy == 0))
-    absent = int(np.count_nonzero(np.isnan(found.entropy)))
+    joint = counts.joint
     notes = []
     if counts.binning.method != "equal_count":
         notes.append("no continuous column: it takes equal-count bins")
     elif not _can_be_unbinned(counts):
-        joint = counts.joint
         notes.append(f"no continuous column: {joint.n:,} samples in {joint.bins**2:,} cells cannot show what bins lose")
+    elif (found.n < joint.bins**2).any():
+        few = np.count_nonzero(found.n < joint.bins**2)
+        notes.append(f"{few:,} pairs have fewer samples than cells: their continuous value is NaN")
+    constant, absent = np.count_nonzero(found.entropy == 0), np.count_nonzero(np.isnan(found.entropy))
     if constant:
-        notes.append(f"{constant} variables are constant: they share 0 with every other")
+        notes.append(f"constant variables: {constant}; they share 0 with every other")
     if absent:
-        notes.append(f"{absent} variables have no value at all: their pairs are NaN")
+        notes.append(f"variables without any value: {absent}; their pairs are NaN")
     if counts.swapped is not None and not counts.swapped.n:
         notes.append("no swap column: it takes two documents with tokens at the same positions")
+    used = sum(shard.n > 0 for shard in counts.shards)
+    if counts.shards and used < MIN_SHARDS:
+        notes.append(
+            f"only {used} of {len(counts.shards)} shards have samples: shard_se is as coarse as that. It takes more documents"
+        )
+    if counts.moments is not None and counts.moments.clipped.sum() > 1e-3 * joint.n * joint.variables:
+        share = counts.moments.clipped.sum() / (joint.n * joint.variables)
+        notes.append(f"{share:.1%} of the values were more than 32 standard deviations off: linear counts them as that far")
     return notes
 
 

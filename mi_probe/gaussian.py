@@ -19,6 +19,8 @@ __all__ = ["SecondMoments", "gaussian_mi", "normal_scores", "pearson"]
 _STEP = 2.0**-10
 """Resolution of a standardised value, in standard deviations."""
 
+_COLUMNS = 64
+
 _FARTHEST = 2**15 - 1
 """In steps: values beyond 32 standard deviations count as that far."""
 
@@ -41,13 +43,14 @@ def gaussian_mi(correlation: NDArray[np.float64], n: NDArray[Any] | int) -> NDAr
     Returns
     -------
     array, nats
-        Not clipped, so slightly negative at independence. ``inf`` for a correlation of 1 or -1; NaN below 4 samples.
+        Not clipped, so slightly negative at independence. ``inf`` for a correlation of 1 or -1, 0 for one of exactly 0, which is
+        that of a constant; NaN below 4 samples.
 
     Examples
     --------
     >>> import numpy as np
     >>> gaussian_mi(np.array([0.0, 0.6]), 10**6).round(4)
-    array([-0.    ,  0.2231])
+    array([0.    , 0.2231])
     """
     from scipy.special import digamma
 
@@ -56,6 +59,7 @@ def gaussian_mi(correlation: NDArray[np.float64], n: NDArray[Any] | int) -> NDAr
         bias = (digamma((samples - 2) / 2) - digamma((samples - 1) / 2)) / 2
         rest = (1 - correlation) * (1 + correlation)
         mi = np.where(rest > 1e-12, -0.5 * np.log(np.maximum(rest, 1e-300)), np.inf) + bias
+    mi = np.where(correlation == 0, 0.0, mi)
     return np.where((samples >= 4) & ~np.isnan(correlation), mi, np.nan)
 
 
@@ -76,16 +80,20 @@ def normal_scores(x: NDArray[np.floating]) -> NDArray[np.float64]:
     from scipy.special import ndtri
     from scipy.stats import rankdata
 
-    present = np.isfinite(x)
-    ranks = rankdata(np.where(present, x, np.nan), axis=0, nan_policy="omit")
-    return np.asarray(ndtri(ranks / (present.sum(axis=0) + 1)))
+    scores = np.empty(x.shape)
+    for start in range(0, x.shape[1], _COLUMNS):  # ranking takes several times the memory of what is ranked
+        part = x[:, start : start + _COLUMNS]
+        present = np.isfinite(part)
+        ranks = rankdata(np.where(present, part, np.nan), axis=0, nan_policy="omit")
+        scores[:, start : start + _COLUMNS] = ndtri(ranks / (present.sum(axis=0) + 1))
+    return scores
 
 
 class SecondMoments:
     """Means, variances and covariances of every pair of variables, as whole numbers that add up exactly.
 
     A value is standardised by a frozen centre and scale and rounded to 1/1024 of the scale; values further than 32 scales off
-    count as 32 (`clipped` counts them): a few massive activations would otherwise be all that a covariance sees.
+    count as 32 (`clipped` counts them).
 
     Parameters
     ----------
@@ -102,7 +110,7 @@ class SecondMoments:
     --------
     >>> import numpy as np
     >>> x = np.random.default_rng(0).standard_normal((1000, 2)) @ np.array([[1.0, 0.6], [0.0, 0.8]])
-    >>> moments = SecondMoments.within(Binning.fit(x, bins=8))
+    >>> moments = SecondMoments.within(Binning.fit(x))
     >>> moments.update(moments.steps(x))
     >>> bool(abs(moments.correlation()[0, 1] - np.corrcoef(x.T)[0, 1]) < 1e-4)
     True
@@ -121,30 +129,19 @@ class SecondMoments:
 
     @classmethod
     def within(cls, binning: Binning) -> SecondMoments:
-        """Empty moments, with centre and scale from the edges of the bins, so that equal edges always add up.
-
-        The centre is the middle edge. The scale is half the distance of the outer edges, in standard deviations of a normal
-        variable cut at the same quantiles; any scale near the spread of the values would do.
+        """Empty moments, with the mean and standard deviation that came with the edges: equal edges always add up.
 
         Raises
         ------
         InputError
-            Fewer than 3 bins: one edge has no scale.
+            These edges came without.
         """
-        from scipy.special import ndtri
-
-        if binning.bins < 3:
-            raise InputError(f"second moments take their scale from the edges, and need at least 3 bins; got {binning.bins}.")
-        edges = np.where(np.isfinite(binning.edges), binning.edges, np.nan)
-        some = np.isfinite(edges).any(axis=1)
-        centre, scale = np.zeros(len(edges)), np.ones(len(edges))
-        if some.any():
-            inner = edges[some]
-            centre[some] = np.nanmedian(inner, axis=1)
-            half = (np.nanmax(inner, axis=1) - np.nanmin(inner, axis=1)) / (2 * ndtri(1 - 1 / binning.bins))
-            away = np.abs(centre[some])
-            scale[some] = np.where(half > 0, half, np.where(away > 0, away, 1.0))
-        return cls(centre, scale)
+        if binning.frame is None:
+            raise InputError(
+                "second moments need the mean and standard deviation that Binning.fit keeps with its edges, and these edges have "
+                "none: fit them on a sample, or leave out moments=True."
+            )
+        return cls(*binning.frame.T)
 
     def steps(self, x: NDArray[np.floating]) -> NDArray[np.int16]:
         """Standardised values in steps, and the lowest 16-bit number where a value is not finite."""
@@ -195,7 +192,15 @@ class SecondMoments:
             mine, theirs = getattr(self, name), arrays[name]
             if theirs.shape != mine.shape or theirs.dtype != np.int64:
                 raise InputError(f"second moments '{name}' must be int64 of {mine.shape}; got {theirs.dtype} of {theirs.shape}.")
-            mine[:] = theirs
+        n, squares, products = (arrays[name].astype(np.float64) for name in ("n", "squares", "products"))
+        if min(int(arrays[name].min(initial=0)) for name in ("clipped", "n", "squares")) < 0 or not (
+            np.array_equal(products, products.T)
+            and (products**2 <= squares * squares.T * (1 + 1e-9)).all()
+            and (arrays["sums"].astype(np.float64) ** 2 <= n * squares * (1 + 1e-9)).all()
+        ):
+            raise InputError("second moments contradict each other.")
+        for name in self.SUMS:
+            getattr(self, name)[:] = arrays[name]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SecondMoments) and all(np.array_equal(a, getattr(other, k)) for k, a in vars(self).items())
@@ -229,13 +234,13 @@ def pearson(x: NDArray[np.floating]) -> NDArray[np.float64]:
            [1., 1.]])
     """
     present = np.isfinite(x)
-    values = np.where(present, x, np.nan).astype(np.float64)
-    some = present.any(axis=0)
-    if some.any():  # centred and scaled first, so that nothing large is subtracted below
-        values[:, some] -= np.nanmean(values[:, some], axis=0)
-        spread = np.nanstd(values[:, some], axis=0)
-        values[:, some] /= np.where(spread > 0, spread, 1.0)
-    values = np.where(present, values, 0.0)
+    values = np.where(present, x, 0.0).astype(np.float64)
+    # Centred and scaled first, so that nothing large is subtracted below, nor squared.
+    count = np.maximum(present.sum(axis=0), 1)
+    for _ in range(2):
+        largest = np.abs(values).max(axis=0, initial=0.0)
+        values = np.where(present, values / np.where(largest > 0, largest, 1.0), 0.0)
+        values = np.where(present, values - values.sum(axis=0) / count, 0.0)
     here = present.astype(np.float64)
     return _correlation(here.T @ here, values.T @ here, (values**2).T @ here, values.T @ values)
 

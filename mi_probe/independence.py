@@ -17,6 +17,8 @@ __all__ = ["MOST_TOKENS", "PValues", "p_values"]
 
 PValues = Literal["auto", "serial", "gamma", "permutation", "none"]
 
+_FEW_NEIGHBOURS = 0.5
+
 MOST_TOKENS = 100_000
 """Beyond, "auto" gives no p-values: with so many tokens every pair differs from independence, if only by position in the text."""
 
@@ -74,9 +76,11 @@ def p_values(counts: PointCounts, raw: NDArray[np.float64], test: PValues = "aut
     if test == "serial":
         if not lags:
             raise InputError("the serial test needs lagged counts, and none were kept: use Probe(lags=12), or p_values='gamma'.")
-        return serial_p_values(
-            counts.joint, counts.lagged
-        ), f"p-values: chi-square, allowing for resemblance up to {lags} samples apart"
+        note = f"p-values: chi-square, allowing for resemblance up to {lags} samples apart"
+        followed = counts.lagged[0].sum(axis=(1, 2)).max(initial=0) / max(counts.joint.n, 1)
+        if followed < _FEW_NEIGHBOURS:
+            note += f"; but only {followed:.0%} of the samples are known to follow another: elsewhere none is allowed for"
+        return serial_p_values(counts.joint, counts.lagged), note
     if test == "gamma":
         return gamma_p_values(counts.joint), "p-values: chi-square with exact moments, for independent samples"
     p = permutation_p_values(raw, PairMargins.of(counts.joint))

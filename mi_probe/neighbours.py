@@ -103,7 +103,7 @@ class NeighbourMI(PairTable):
         Examples
         --------
         >>> import numpy as np
-        >>> ksg(np.array([[1.0, np.nan], [2.0, 3.0]])).n
+        >>> ksg(np.array([[1.0, np.nan], [2.0, 3.0]]), k=1).n
         array([[2, 1],
                [1, 1]])
         """

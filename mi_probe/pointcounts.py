@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.binning import Binning
+from mi_probe.binning import Binning, BinningMethod
 from mi_probe.counts import JointCounts
 from mi_probe.errors import InputError, MergeError, MIProbeError
 from mi_probe.extras import Extras
 from mi_probe.gaussian import SecondMoments
+from mi_probe.lags import LaggedCounts
 from mi_probe.places import Places
-from mi_probe.serial import count_lags
 
 __all__ = ["PointCounts"]
 
@@ -33,8 +33,6 @@ class PointCounts:
     Attributes
     ----------
     joint : JointCounts
-    lagged : array, shape (lags, variables, bins, bins), int64
-        Codes of one variable at two tokens of a text; see `mi_probe.serial.count_lags`.
     shards : tuple of JointCounts
         Document d is in shard d modulo their number.
     swapped : JointCounts or None
@@ -57,7 +55,7 @@ class PointCounts:
         self.binning = binning
         self.extras = extras
         self.joint = JointCounts(*shape)
-        self.lagged: NDArray[np.int64] = np.zeros((extras.lags, *shape, binning.bins), dtype=np.int64)
+        self._lagged = LaggedCounts(extras.lags, *shape)
         self.shards = tuple(JointCounts(*shape) for _ in range(extras.shards))
         self.swapped = JointCounts(*shape) if extras.swap else None
         self.moments = SecondMoments.within(binning) if extras.moments else None
@@ -65,9 +63,15 @@ class PointCounts:
         self._turn = 0
         self._broken = False
 
+    @property
+    def lagged(self) -> NDArray[np.int64]:
+        """Codes of one variable at two tokens of a text, shape (lags, variables, bins, bins)."""
+        return self._lagged.counts
+
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, PointCounts)
+            and np.array_equal(self.binning.edges, other.binning.edges)
             and self.extras == other.extras
             and self.joint == other.joint
             and np.array_equal(self.lagged, other.lagged)
@@ -94,8 +98,7 @@ class PointCounts:
         self.require_whole()
         self.joint.update(codes)
         self._broken = True  # until the extras have it, too
-        if self.extras.lags:
-            count_lags(*places.spread_out(codes), self.lagged)
+        self._lagged.update(codes, places)
         for number, shard in enumerate(self.shards):
             shard.update(codes[places.document % len(self.shards) == number])
         if self.swapped is not None:
@@ -152,7 +155,7 @@ class PointCounts:
         self._broken = True
         for name, part in self._parts().items():
             part += other._parts()[name]
-        self.lagged += other.lagged
+        self._lagged.counts += other.lagged
         if self.moments is not None and other.moments is not None:
             self.moments += other.moments
         self._broken = False
@@ -162,6 +165,7 @@ class PointCounts:
         """An independent copy."""
         twin = PointCounts(self.binning, self.extras)
         twin += self
+        twin._lagged = self._lagged.copy()
         twin._pool, twin._turn = deque(self._pool, maxlen=_POOL), self._turn
         return twin
 
@@ -170,10 +174,11 @@ class PointCounts:
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """What a file needs: facts that JSON can hold, and arrays by name."""
         self.flush()
-        facts: dict[str, Any] = {"method": self.binning.method, "extras": vars(self.extras), "samples": {}}
+        facts: dict[str, Any] = {"method": self.binning.method, "samples": {}}
         arrays: dict[str, NDArray[Any]] = {"edges": self.binning.edges}
-        if self.binning.limits is not None:
-            arrays["limits"] = self.binning.limits
+        for name in ("limits", "frame"):
+            if getattr(self.binning, name) is not None:
+                arrays[name] = getattr(self.binning, name)
         for name, part in self._parts().items():
             facts["samples"][name] = part.n
             arrays |= {name + key: getattr(part, key) for key in ("missing", "margins", "tables", "trimmed")}
@@ -184,35 +189,53 @@ class PointCounts:
         return facts, arrays
 
     @classmethod
-    def from_arrays(cls, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> PointCounts:
+    def from_arrays(cls, extras: Extras, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> PointCounts:
         """Rebuild what `to_arrays` gave; facts of an older file have ``n`` in place of samples, and no extras.
 
         Raises
         ------
         InputError
-            The arrays contradict each other.
+            The arrays contradict each other, or some belong to nothing.
         KeyError
             One is not there.
         """
-        binning = Binning(arrays["edges"], facts["method"], arrays.get("limits"))
-        counts = cls(binning, Extras(**facts.get("extras", {})))
+        if facts["method"] not in get_args(BinningMethod):
+            raise InputError(f"binning method {facts['method']!r} is not known.")
+        binning = Binning(arrays["edges"], facts["method"], arrays.get("limits"), arrays.get("frame"))
+        names = ["", *(f"shard.{s}." for s in range(extras.shards)), *(["swapped."] if extras.swap else [])]
         samples = facts.get("samples", {"": facts.get("n")})
         parts = {}
-        for name in counts._parts():
+        for name in names:
             missing, margins, tables = (arrays[name + key] for key in ("missing", "margins", "tables"))
             parts[name] = part = JointCounts.from_arrays(samples[name], missing, margins, tables, arrays.get(f"{name}trimmed"))
             if (binning.variables, binning.bins) != (part.variables, part.bins):
                 raise InputError(f"edges {binning!r} do not fit {part!r}")
+        counts = cls(binning, extras)
         counts.joint = parts[""]
         counts.shards = tuple(part for name, part in parts.items() if name.startswith("shard."))
         counts.swapped = parts.get("swapped.")
-        if counts.shards and sum(shard.n for shard in counts.shards) != counts.joint.n:
-            raise InputError("the shards do not add up to the whole.")
-        if counts.extras.lags:
-            lagged = arrays["lagged"]
-            if lagged.shape != counts.lagged.shape or lagged.dtype.kind not in "iu" or lagged.min(initial=0) < 0:
-                raise InputError(f"lagged counts must be whole numbers of shape {counts.lagged.shape}; got {lagged.shape}.")
-            counts.lagged = np.array(lagged, dtype=np.int64)
+        if counts.shards:
+            together = JointCounts(binning.variables, binning.bins)
+            for shard in counts.shards:
+                together += shard
+            if together != counts.joint:
+                raise InputError("the shards do not add up to the whole.")
+        if extras.lags:
+            counts._restore_lagged(arrays["lagged"])
         if counts.moments is not None:
             counts.moments.restore({key: arrays[f"moments.{key}"] for key in SecondMoments.SUMS})
+            upper = np.triu_indices(binning.variables, 1)
+            if not np.array_equal(counts.moments.n[upper], counts.joint.tables.sum(axis=(1, 2))):
+                raise InputError("the second moments are of other samples than the counts.")
+        known = set(counts.to_arrays()[1]) | {f"{name}trimmed" for name in names} | {"frame", "limits"}
+        if not set(arrays) <= known:
+            raise InputError(f"arrays that belong to nothing: {sorted(set(arrays) - known)}.")
         return counts
+
+    def _restore_lagged(self, lagged: NDArray[Any]) -> None:
+        if lagged.shape != self.lagged.shape or lagged.dtype != np.int64 or lagged.min(initial=0) < 0:
+            raise InputError(f"lagged counts must be int64 of shape {self.lagged.shape}; got {lagged.dtype} of {lagged.shape}.")
+        for axis in (2, 3):
+            if (lagged.sum(axis=axis) > self.joint.margins).any():
+                raise InputError("the lagged counts do not fit the margins.")
+        self._lagged.counts[:] = lagged

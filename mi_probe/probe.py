@@ -123,6 +123,8 @@ class Probe:
             value = getattr(self, name)
             if hasattr(value, "__index__") and not isinstance(value, bool):
                 object.__setattr__(self, name, int(value))  # NumPy's whole numbers too
+        if self.trim_z is not None and hasattr(self.trim_z, "__float__") and not isinstance(self.trim_z, bool | int):
+            object.__setattr__(self, "trim_z", float(self.trim_z))  # NumPy's numbers too
         problems += _problems(self)
         if problems:
             raise ProbeError("this probe cannot be used:\n" + "\n".join(f"  - {p}" for p in problems))

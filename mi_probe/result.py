@@ -372,32 +372,40 @@ class MIResult(Mapping[str, PairwiseMI]):
             Missing, cut off, altered, or not a result.
         """
         header, arrays = store.read(path, "result", _VERSION)
-        points = {}
         try:
-            for k, facts in enumerate(header["points"]):
-                variables = len(facts["variables"])
-                parts = {name.partition(".")[2]: array for name, array in arrays.items() if name.startswith(f"{k}.")}
-                for key, array in parts.items():
-                    size = variables if key in _OF_VARIABLES else variables * (variables - 1) // 2
-                    if array.shape != (size,):
-                        raise StoreError(f"{path}: '{key}' of {facts['name']} has shape {array.shape}, not ({size},).")
-                    array.flags.writeable = False
-                needed = [key for key in Estimate.__dataclass_fields__ if key != "se"]
-                companions = {key.removeprefix("companion."): a for key, a in parts.items() if key.startswith("companion.")}
-                if not companions.keys() <= COLUMNS.keys():
-                    raise StoreError(f"{path} has columns that are not known here: {sorted(companions.keys() - COLUMNS.keys())}.")
-                points[facts["name"]] = PairwiseMI(
-                    Estimate(**{key: parts[key] for key in needed}, se=parts.get("se")),
-                    tuple(facts["variables"]),
-                    missing=parts["missing"],
-                    trimmed=parts.get("trimmed"),
-                    companions=companions,
-                    notes=tuple(facts.get("notes", ())),
-                    **{key: facts[key] for key in _FACTS},
-                )
+            points = {str(facts["name"]): _point(k, facts, arrays) for k, facts in enumerate(header["points"])}
+            return cls(points, dict(header["about"]))
         except KeyError as error:
             raise StoreError(f"{path} lacks {error}.") from error
-        return cls(points, header["about"])
+        except (InputError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(f"{path} is not a usable result: {error}") from error
+
+
+def _point(k: int, facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> PairwiseMI:
+    """The k-th hook point of a file."""
+    variables = len(facts["variables"])
+    parts = {name.partition(".")[2]: array for name, array in arrays.items() if name.startswith(f"{k}.")}
+    for key, array in parts.items():
+        size = variables if key in _OF_VARIABLES else variables * (variables - 1) // 2
+        if array.shape != (size,):
+            raise InputError(f"'{key}' of {facts['name']} has shape {array.shape}, not ({size},).")
+        array.flags.writeable = False
+    needed = [key for key in Estimate.__dataclass_fields__ if key != "se"]
+    companions = {key.removeprefix("companion."): a for key, a in parts.items() if key.startswith("companion.")}
+    unknown = companions.keys() - (COLUMNS.keys() - set(_IN_ESTIMATE) - {"q"})
+    if unknown:
+        raise InputError(f"columns that are not known here: {sorted(unknown)}.")
+    if "p" in companions and not ((companions["p"] >= 0) & (companions["p"] <= 1) | np.isnan(companions["p"])).all():
+        raise InputError("p-values must be between 0 and 1.")
+    return PairwiseMI(
+        Estimate(**{key: parts[key] for key in needed}, se=parts.get("se")),
+        tuple(map(str, facts["variables"])),
+        missing=parts["missing"],
+        trimmed=parts.get("trimmed"),
+        companions=companions,
+        notes=tuple(map(str, facts.get("notes", ()))),
+        **{key: facts[key] for key in _FACTS},
+    )
 
 
 def as_result(result: MIResult | PairwiseMI) -> MIResult:

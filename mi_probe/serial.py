@@ -217,7 +217,7 @@ def _weighted(lagged: Counts, margins: NDArray[np.integer], n: int) -> tuple[Flo
     over its q^2.
     """
     places = lagged.sum(axis=(2, 3)).T.astype(np.float64)  # (variables, lags)
-    own = np.maximum(margins.sum(axis=1), 1)[:, None]
+    own = np.maximum(margins.sum(axis=1), 1).astype(np.float64)[:, None]
     fullest = int(own.argmax())
     weight = np.minimum(places[fullest] * n / own[fullest] ** 2, 1.0)
     factor = np.divide(places / own, np.sqrt(weight), out=np.zeros_like(places), where=weight > 0)
@@ -225,7 +225,7 @@ def _weighted(lagged: Counts, margins: NDArray[np.integer], n: int) -> tuple[Flo
     forward = autocovariances(lagged, margins)
     forward[:, 1:] *= factor[:, :, None, None]
     both = np.concatenate([forward[:, :0:-1].transpose(0, 1, 3, 2), forward], axis=1)
-    return both, np.concatenate([floor[:, ::-1], np.zeros_like(own, dtype=np.float64), floor], axis=1)
+    return both, np.concatenate([floor[:, ::-1], np.zeros_like(own), floor], axis=1)
 
 
 def serial_p_values(counts: JointCounts, lagged: NDArray[np.integer]) -> Floats:
@@ -250,6 +250,7 @@ def serial_p_values(counts: JointCounts, lagged: NDArray[np.integer]) -> Floats:
     Examples
     --------
     >>> import numpy as np
+    >>> from mi_probe.extras import LAGS
     >>> codes = np.repeat(np.random.default_rng(0).integers(0, 4, (50, 2)), 4, axis=0).astype(np.uint8)
     >>> counts, lagged = JointCounts.from_codes(codes, bins=4), np.zeros((LAGS, 2, 4, 4), dtype=np.int64)
     >>> count_lags(codes, np.array([200]), lagged)

@@ -19,8 +19,9 @@ def shard_errors(whole: JointCounts, shards: Sequence[JointCounts], correction: 
 
     With I_s the estimate from all shards but s, the jackknife over groups (Quenouille 1956; Tukey 1958):
 
-        se^2 = (S - 1)/S sum_s (I_s - mean I)^2
+        se^2 = (S - 1)/S sum_s (I_s - mean I)^2  (1 - chance/(2 I))
 
+    The last factor is ours: without dependence the estimate is quadratic in the noise, and the jackknife doubles its variance.
     Batch means, the spread of the shards' own estimates over sqrt(S), come to the same where MI is large. Where it is small they
     overstate the error about sqrt(S) times, since the noise of an MI near 0 falls as 1/N and not as its root.
 
@@ -53,13 +54,16 @@ def shard_errors(whole: JointCounts, shards: Sequence[JointCounts], correction: 
     if len(used) < 2:
         return np.full(whole.pairs, np.nan)
     total, squares = np.zeros(whole.pairs), np.zeros(whole.pairs)
-    origin = estimate(whole, correction=correction).mi
+    found = estimate(whole, correction=correction)
     for shard in used:
         rest = JointCounts.from_arrays(
             whole.n - shard.n, whole.missing - shard.missing, whole.margins - shard.margins, whole.tables - shard.tables
         )
-        moved = estimate(rest, correction=correction).mi - origin
+        moved = estimate(rest, correction=correction).mi - found.mi
         total += moved
         squares += moved**2
     count = len(used)
-    return np.asarray(np.sqrt(np.maximum(squares - total**2 / count, 0) * (count - 1) / count))
+    variance = np.maximum(squares - total**2 / count, 0) * (count - 1) / count
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quadratic = np.clip(np.nan_to_num(found.chance / found.raw), 0, 1)
+    return np.asarray(np.sqrt(variance * (1 - quadratic / 2)))

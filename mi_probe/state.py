@@ -209,13 +209,15 @@ class ProbeState:
             left_out = choice.left_out
         elif keep is not None:
             chosen = np.flatnonzero(keep)
+            first = np.atleast_2d(keep).argmax(axis=1)  # positions begin behind padding; gaps further on stay gaps
+            position = chosen % shape[-2] - first[chosen // shape[-2]]
             left_out = {PADDING: len(rows) - len(chosen)}
         with self._lock:
             stream = self.streams.get(point) or PointStream(self.probe)
+            prepared = stream.prepare(rows if len(chosen) == len(rows) else rows[chosen])
             if numbers is None:
                 numbers = self._new_documents(point, texts)
             places = Places.of_batch(chosen, shape[-2], numbers, position)
-            prepared = stream.prepare(rows if len(chosen) == len(rows) else rows[chosen])
             stream.commit(prepared, places, stream.completed_by(prepared, places))
             self.streams[point] = stream
             if any(left_out.values()):
@@ -367,6 +369,7 @@ class ProbeState:
             "tokens_seen": self.tokens_seen,
             "special_tokens": None if self.special_tokens is None else sorted(self.special_tokens),
             "ledger": self.ledger.to_dict(),
+            "documents": dict(self._documents),
             "points": points,
         }
         store.write(path, f"state/{_VERSION}", header, arrays)
@@ -385,18 +388,23 @@ class ProbeState:
             probe = Probe.from_toml(header["probe"], where=str(path))
             if header["schema"] == "state/1":
                 probe = replace(probe, lags=0)
+            elif not isinstance(header["model"], dict):
+                raise InputError(f"the model must be a table; got {header['model']!r}")
             state = ProbeState(probe, header["model"], special_tokens=header.get("special_tokens"))
             state.ledger = Ledger.from_dict(header.get("ledger", {}))
+            state._documents.update({str(name): int(count) for name, count in header.get("documents", {}).items()})
             state._origin = "loaded from a file"
             for k, facts in enumerate(header["points"]):
+                if not isinstance(facts["name"], str):
+                    raise InputError(f"the name of a hook point must be text; got {facts['name']!r}")
                 stream = PointStream(probe)
                 if "method" in facts:
                     parts = {name.partition(".")[2]: a for name, a in arrays.items() if name.startswith(f"{k}.")}
-                    stream = PointStream.frozen(probe, PointCounts.from_arrays(facts, parts))
+                    stream = PointStream.frozen(probe, PointCounts.from_arrays(probe.extras, facts, parts))
                 state.streams[facts["name"]] = stream
                 if facts.get("left_out"):
                     state.left_out[facts["name"]] = Counter(facts["left_out"])
-        except (MIProbeError, KeyError, TypeError, ValueError, IndexError) as error:
+        except (MIProbeError, KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise StoreError(f"{path} is not a usable state: {error}") from error
         return state
 

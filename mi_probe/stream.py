@@ -145,4 +145,8 @@ class PointStream:
 
 
 def _coded(counts: PointCounts, rows: Rows) -> Prepared:
-    return Prepared(None, counts.binning.encode(rows), None if counts.moments is None else counts.moments.steps(rows))
+    codes = counts.binning.encode(rows)
+    if counts.moments is None:
+        return Prepared(None, codes, None)
+    counted = codes < counts.binning.bins  # what was trimmed is in no moment either
+    return Prepared(None, codes, counts.moments.steps(np.where(counted, rows, rows.dtype.type(np.nan))))

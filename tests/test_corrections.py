@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import digamma, xlogy
 
 from mi_probe import JointCounts, kernels, pairwise
+from mi_probe.chance import SERIES_FROM, chance_level
 from mi_probe.corrections import CORRECTIONS, additive_terms
 from mi_probe.estimators import estimate
 
@@ -137,7 +138,7 @@ def test_a_constant_shares_0_under_every_correction(correction: str) -> None:
     found = pairwise(x, bins=6, correction=correction)
     assert found.mi[0, 1] == 0
     assert found.matrix("se")[0, 1] == 0
-    assert any("1 variables are constant" in note for note in found.notes)
+    assert any("constant variables: 1;" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("correction", CORRECTIONS)
@@ -170,7 +171,7 @@ def test_the_chance_level_has_no_step_where_it_changes_its_way() -> None:
         shares = np.linspace(1, skew, bins)
         shares /= shares.sum()
         smallest = shares.min()
-        switch = int(100 / smallest**2)  # where the smallest cell expects 100
+        switch = int(SERIES_FROM / smallest**2)  # where the smallest cell expects so many
         levels = []
         for n in range(switch - 40, switch + 40):
             margin = np.floor(shares * n).astype(np.int64)
@@ -181,6 +182,4 @@ def test_the_chance_level_has_no_step_where_it_changes_its_way() -> None:
 
 
 def chance_times_n(margin: np.ndarray) -> float:
-    from mi_probe.chance import chance_level
-
     return float(chance_level(np.stack([margin, margin]))[0, 1] * margin.sum())

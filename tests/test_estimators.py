@@ -144,7 +144,7 @@ def pairwise_with_first(x: np.ndarray) -> np.ndarray:
 def test_the_three_ways_to_the_chance_level_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(6)
     margins = rng.multinomial(9_000, np.full(8, 1 / 8), size=12)
-    closed = chance.chance_level(margins)  # every cell expects more than 100
+    closed = chance.chance_level(margins)  # every cell expects more than SERIES_FROM
     np.testing.assert_allclose(chance._by_table(margins, 9_000), closed, rtol=0, atol=1e-15)
     monkeypatch.setattr(chance, "SERIES_FROM", np.inf)  # sums only
     np.testing.assert_allclose(chance._by_table(margins, 9_000), closed, rtol=0, atol=1e-10)

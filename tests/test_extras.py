@@ -126,6 +126,45 @@ def test_tokens_that_are_left_out_keep_their_place() -> None:
     assert counted(state).lagged[:, 0].sum(axis=(1, 2)).tolist() == [53, 51, 49, 47, 45, 44]
 
 
+@pytest.mark.parametrize("sizes", [[1] * 40, [5, 1, 20, 14], [40]])
+def test_a_text_that_comes_in_pieces_is_counted_like_the_whole(sizes: list[int]) -> None:
+    codes = np.random.default_rng(12).integers(0, 3, (40, 2), dtype=np.uint8)
+    binning = Binning(np.tile([0.5, 1.5], (2, 1)), "equal_count")
+    whole, pieces = (PointCounts(binning, Extras(lags=4)) for _ in range(2))
+    whole.update(codes, Places.of_one_text(40))
+    for part in np.split(np.arange(40), np.cumsum(sizes)[:-1]):
+        pieces.update(codes[part], Places(np.zeros(len(part), int), part, np.zeros(len(part), int)))
+    assert pieces == whole
+
+
+def test_what_does_not_follow_is_not_joined() -> None:
+    codes = np.zeros((6, 1), dtype=np.uint8)
+    counts = PointCounts(Binning(np.full((1, 1), 0.5), "equal_count"), Extras(lags=2))
+    for document, positions in ((0, [0, 1]), (1, [2, 3]), (0, [1, 2]), (1, [9, 10])):  # another text, a place again, a leap
+        counts.update(codes[:2], Places(np.zeros(2, int), np.array(positions), np.full(2, document)))
+    assert counts.lagged[:, 0, 0, 0].tolist() == [4, 0]
+
+
+def test_few_known_neighbours_are_said() -> None:
+    state = ProbeState(Probe(bins=3))
+    for row in np.random.default_rng(13).standard_normal((60, 1, 3)):
+        state.update("a", row)
+    assert "only 0% of the samples are known to follow another" in state.estimate()["a"].notes[0]
+
+
+def test_the_side_of_the_padding_does_not_matter_with_a_mask_alone() -> None:
+    parts = texts(14, 6)
+    longest = max(map(len, parts))
+    found = []
+    for before in (False, True):
+        pads = [((longest - len(t), 0) if before else (0, longest - len(t)), (0, 0)) for t in parts]
+        mask = np.stack([np.pad(np.ones(len(t)), pad[0]) for t, pad in zip(parts, pads, strict=True)])
+        state = fed([], **ALL)
+        state.update("a", np.stack([np.pad(t, pad) for t, pad in zip(parts, pads, strict=True)]), mask=mask)
+        found.append(counted(state))
+    assert found[0] == found[1]
+
+
 def test_batches_of_padded_texts_count_like_the_texts_alone() -> None:
     parts = texts(5, 6)
     longest = max(map(len, parts))
@@ -227,7 +266,8 @@ def test_shard_errors_are_the_jackknife_by_its_definition() -> None:
     shards = [JointCounts.from_codes(part, 3) for part in parts] + [JointCounts(3, 3)]
     without = [JointCounts.from_codes(np.concatenate(parts[:s] + parts[s + 1 :]), 3) for s in range(20)]
     rest = [estimate(counts, correction="jackknife").mi for counts in without]
-    expected = np.sqrt(np.var(rest, axis=0) * 19)
+    whole = estimate(JointCounts.from_codes(codes, 3))
+    expected = np.sqrt(np.var(rest, axis=0) * 19 * (1 - np.minimum(whole.chance / whole.raw, 1) / 2))
     np.testing.assert_allclose(shard_errors(JointCounts.from_codes(codes, 3), shards, "jackknife"), expected, rtol=1e-9)
     assert np.isnan(shard_errors(shards[0], shards[:1])).all()
 
@@ -290,7 +330,7 @@ def test_counting_that_was_interrupted_is_never_read(monkeypatch: pytest.MonkeyP
     def stopped(*_args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mi_probe.pointcounts.count_lags", stopped)
+    monkeypatch.setattr("mi_probe.lags.count_lags", stopped)
     with pytest.raises(KeyboardInterrupt):
         counts.update(np.zeros((5, 2), np.uint8), Places.of_one_text(5))
     monkeypatch.undo()
@@ -326,13 +366,16 @@ def test_the_rows_of_a_batch_are_documents_of_their_own(tiny: Any) -> None:
     assert sum(shards) == probe.tokens_seen
 
 
-def test_all_steps_of_a_generation_are_one_document(tiny: Any) -> None:
-    with mi_probe.attach(tiny, Probe(bins=3, shards=16)) as probe:
-        tiny.generate("a text", max_new_tokens=6, do_sample=False, verbose=False)
+@pytest.mark.parametrize("cached", [True, False])
+def test_all_steps_of_a_generation_are_one_document_and_follow_each_other(tiny: Any, cached: bool) -> None:
+    with mi_probe.attach(tiny, Probe(bins=3, shards=16, lags=2)) as probe:
+        tiny.generate("a text", max_new_tokens=6, do_sample=False, verbose=False, use_past_kv_cache=cached)
+        n = probe.tokens_seen
         tiny("another")
-    shards = [shard.n for shard in probe.streams["hidden_states.1"].read().shards]
-    assert all(shards[:2])
-    assert not any(shards[2:])
+    counts = probe.streams["hidden_states.1"].read()
+    assert [shard.n for shard in counts.shards][:2] == [n, probe.tokens_seen - n]
+    assert not any(shard.n for shard in counts.shards[2:])
+    assert counts.lagged[:, 0].sum(axis=(1, 2)).tolist() == [n - 1 + probe.tokens_seen - n - 1, n - 2 + probe.tokens_seen - n - 2]
 
 
 def test_windows_of_a_text_are_one_document_and_extras_do_not_depend_on_the_batch_size(tiny: Any) -> None:
@@ -342,6 +385,21 @@ def test_windows_of_a_text_are_one_document_and_extras_do_not_depend_on_the_batc
         assert one.streams[name].read() == many.streams[name].read()
     shards = [shard.n for shard in one.streams["hidden_states.1"].read().shards]
     assert not any(shards[3:])
+
+
+def test_impossible_documents_are_refused_when_they_are_given(tiny: Any) -> None:
+    with mi_probe.attach(tiny, Probe(bins=3, shards=16)) as probe:
+        tiny("one")
+        for documents in ("a", ["a"], [0.5], [-1], [[1, 2]]):
+            with pytest.raises(InputError, match="documents must be whole numbers"):
+                probe.documents = documents  # type: ignore[assignment]
+        assert probe.documents is None
+
+
+def test_texts_may_be_numbered_over_several_runs(tiny: Any) -> None:
+    run = mi_probe.accumulate(tiny, ["one", "two"], Probe(bins=3, shards=16), first_document=30)
+    assert [k for k, shard in enumerate(run.streams["hidden_states.1"].read().shards) if shard.n] == [14, 15]
+    assert any("only 2 of 16 shards" in note for note in run.estimate()["hidden_states.1"].notes)
 
 
 def test_documents_of_another_number_than_the_rows_are_said_not_to_count(tiny: Any) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, rankdata
 
-from mi_probe import Binning, JointCounts, pairwise
+from mi_probe import Binning, JointCounts, Probe, ProbeState, pairwise
 from mi_probe.copula import binned_copula_correlation
 from mi_probe.errors import InputError, MergeError
 from mi_probe.gaussian import SecondMoments, gaussian_mi, normal_scores, pearson
@@ -143,14 +143,40 @@ def test_streamed_correlations_are_those_of_the_values() -> None:
     assert not moments.clipped.any()
 
 
-def test_massive_values_count_as_far_and_are_counted() -> None:
+def test_values_beyond_32_standard_deviations_count_as_that_far_and_are_counted() -> None:
     x = correlated(0.7, 3000, 7)
-    x[0] = 3000
-    moments = SecondMoments.within(Binning.fit(x, bins=8))
+    x[0] = 1e9
+    moments = SecondMoments.within(Binning.fit(x[1:]))
     moments.update(moments.steps(x))
     assert moments.clipped.tolist() == [1, 1]
-    assert 0.7 < moments.correlation()[0, 1] < 0.85
-    assert np.corrcoef(x.T)[0, 1] > 0.99
+    near = x.copy()
+    near[0] = x[1:].mean(axis=0) + 32 * x[1:].std(axis=0)
+    assert moments.correlation()[0, 1] == pytest.approx(np.corrcoef(near.T)[0, 1], abs=1e-3)
+    state = ProbeState(Probe(bins=4, moments=True, calibration_tokens=100))
+    state.update("a", np.concatenate([correlated(0.7, 100), np.full((5, 2), 1e9)]))
+    assert any("32 standard deviations" in note for note in state.estimate()["a"].notes)
+
+
+def test_rectified_values_are_not_clipped() -> None:
+    x = np.maximum(correlated(0.6, 4000, 8) - 1.5, 0) * 0.01
+    state = ProbeState(Probe(moments=True))
+    state.update("a", x)
+    assert state.estimate()["a"].pairs("linear")[0] == pytest.approx(pairwise(x).pairs("linear")[0], abs=2e-4)
+
+
+def test_trimmed_values_are_in_no_moment() -> None:
+    x = correlated(0.0, 3000, 9)
+    x[0] = 31.0
+    state = ProbeState(Probe(bins=8, trim_z=4, moments=True))
+    state.update("a", x)
+    found, whole = state.estimate()["a"], pairwise(x, bins=8, trim_z=4)
+    assert found.pairs("linear")[0] == pytest.approx(whole.pairs("linear")[0], abs=1e-4)
+
+
+def test_huge_values_are_no_trouble() -> None:
+    x = correlated(0.6, 300, 10)
+    plain, huge = (pairwise(v, trim_z=4).pairs("linear")[0] for v in (x, x * 1e200))
+    assert huge == pytest.approx(plain, rel=1e-9)
 
 
 def test_moments_of_other_edges_do_not_add_up() -> None:
@@ -159,8 +185,9 @@ def test_moments_of_other_edges_do_not_add_up() -> None:
     with pytest.raises(MergeError, match="standardised"):
         one += two
     assert one == before
-    with pytest.raises(InputError, match="at least 3 bins"):
-        SecondMoments.within(Binning.fit(correlated(0.5, 50), bins=2))
+    edges = Binning.fit(correlated(0.5, 50)).edges
+    with pytest.raises(InputError, match=r"Binning\.fit"):
+        SecondMoments.within(Binning(edges, "equal_count"))
 
 
 def test_constant_and_absent_variables_have_a_scale_all_the_same() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe.binning import Binning
-from mi_probe.errors import HookPointError
+from mi_probe.errors import HookPointError, InputError
 from mi_probe.hooks.arguments import has_own_numbers
 from mi_probe.hooks.facts import describe_model, has_dropout, weights_stand_for_others
 from mi_probe.hooks.names import HookedModel, inner_of, resolve, site_of, with_edges
@@ -69,9 +69,6 @@ class AttachedProbe(ProbeState):
     ----------
     points : dict of str -> str
         The hook points of the model by the names that results carry.
-    documents : sequence of int, optional
-        Which document each row of the next forward passes is from, for `Probe.shards` and `Probe.swap`; set it before each of
-        them. None, the default: each row of each pass is a document of its own, and of a generation each row in all its steps.
     """
 
     def __init__(self, model: HookedModel, probe: Probe, edges: Mapping[str, Binning] | None = None) -> None:
@@ -91,7 +88,7 @@ class AttachedProbe(ProbeState):
             self.streams[key] = PointStream.frozen(probe, PointCounts(binning, probe.extras))
         tokenizer = getattr(model, "tokenizer", None)
         self.special_tokens = frozenset(getattr(tokenizer, "all_special_ids", None) or ())
-        self.documents: Sequence[int] | None = None
+        self._given: NDArray[np.int64] | None = None
         self._resolved = {p.key: p for p in resolved}
         self._model = weakref.ref(model)  # counts that are kept must not keep the weights
         self._watch: Watch | None = None
@@ -133,6 +130,23 @@ class AttachedProbe(ProbeState):
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """A copy, or what is pickled, is the counts without the model: a `ProbeState`."""
         return ProbeState, (self.probe, self.model, self.streams, self.special_tokens, self.ledger, self.left_out)
+
+    @property
+    def documents(self) -> NDArray[np.int64] | None:
+        """Which document each row of the next forward passes is from, for `Probe.shards` and `Probe.swap`; set it before each.
+
+        None, the default: each row of each pass is a document of its own, and of a generation each row in all its steps.
+        """
+        return self._given
+
+    @documents.setter
+    def documents(self, numbers: Sequence[int] | None) -> None:
+        given = None if numbers is None else np.atleast_1d(np.asarray(numbers))
+        if given is not None and (given.ndim != 1 or given.dtype.kind not in "iu" or (given < 0).any()):
+            raise InputError(
+                f"documents must be whole numbers from 0, one for each row of the next forward pass; got {numbers!r}."
+            )
+        self._given = None if given is None else given.astype(np.int64)
 
     def reattach(self) -> None:
         """Put the hooks on again, after others took them off or replaced hook points; counting goes on.
@@ -403,12 +417,12 @@ class AttachedProbe(ProbeState):
 
     def _documents_of(self, run: Pass, rows: int) -> NDArray[np.int64]:
         """Which document each row of a pass is from: as told, or each of its own; all steps of a generation are in one."""
-        if self.documents is not None:
-            if len(self.documents) == rows:
-                return np.asarray(self.documents, dtype=np.int64)
+        if self._given is not None:
+            if len(self._given) == rows:
+                return self._given
             self._warn(
                 "documents",
-                f"a forward pass had {rows} rows, and documents were given for {len(self.documents)}: each "
+                f"a forward pass had {rows} rows, and documents were given for {len(self._given)}: each "
                 "row counts as a document of its own.",
             )
         if run.generation is None:

@@ -12,6 +12,8 @@ from mi_probe.kernels.sums import f, f_table
 
 __all__ = ["expected_of_pairs", "expected_xlogx"]
 
+_CACHE = 2**16
+
 _WINDOW = 1e-18  # expected sums stop where the probability has fallen to this share of its peak
 
 
@@ -81,11 +83,18 @@ def _expected(rows: Any, columns: Any, n: int, series_from: float, small: Any, f
 
 @jit
 def _expected_of_pairs(rows: Any, columns: Any, series_from: float, small: Any, first: int, last: int, out: Any) -> None:
+    # Pairs that lack a few samples here and there meet the same few counts again and again.
+    known = np.zeros((_CACHE, 3), dtype=np.int64)
+    values = np.zeros(_CACHE)
     for p in range(first, last):
         n = rows[p].sum()
         for a in rows[p]:
             for b in columns[p]:
-                out[p] += _expected_one(n, a, b, series_from, small)
+                place = (n * 1_000_003 + a * 8_191 + b) & (_CACHE - 1)
+                if known[place, 0] != n or known[place, 1] != a or known[place, 2] != b:
+                    values[place] = _expected_one(n, a, b, series_from, small)
+                    known[place, 0], known[place, 1], known[place, 2] = n, a, b
+                out[p] += values[place]
 
 
 def expected_xlogx(rows: NDArray[np.int64], columns: NDArray[np.int64], n: int, *, series_from: float) -> NDArray[np.float64]:

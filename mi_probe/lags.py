@@ -1,0 +1,79 @@
+"""Codes of one variable at two tokens of a text, counted over a stream: also where a text comes in pieces."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mi_probe.binning import MISSING
+from mi_probe.places import Places
+from mi_probe.serial import count_lags
+
+__all__ = ["LaggedCounts"]
+
+_OPEN = 256  # documents whose last tokens are remembered, the latest ones: as many rows as a generation may have
+
+
+class LaggedCounts:
+    """Lagged counts of every variable; see `mi_probe.serial.count_lags`.
+
+    A sequence whose first position follows the last one seen of its document goes on where that ended: a generation comes token
+    by token. What is remembered of open documents is not part of the counts, and neither merged nor saved.
+
+    Parameters
+    ----------
+    lags, variables, bins : int
+
+    Attributes
+    ----------
+    counts : array, shape (lags, variables, bins, bins), int64
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> lagged = LaggedCounts(1, 1, 2)
+    >>> for token in range(3):
+    ...     lagged.update(np.array([[token % 2]], dtype=np.uint8), Places(*(np.array([value]) for value in (0, token, 7))))
+    >>> lagged.counts[0, 0]  # 0 1 0
+    array([[0, 1],
+           [1, 0]])
+    """
+
+    def __init__(self, lags: int, variables: int, bins: int) -> None:
+        self.counts = np.zeros((lags, variables, bins, bins), dtype=np.int64)
+        self._tails: OrderedDict[int, tuple[int, NDArray[np.uint8]]] = OrderedDict()
+
+    def update(self, codes: NDArray[np.uint8], places: Places) -> None:
+        """Count more samples, shape (samples, variables)."""
+        lags = len(self.counts)
+        if not len(codes) or not lags:
+            return
+        wide, lengths = places.spread_out(codes)
+        texts, again = [], []
+        for start, part in zip(places.starts(), np.split(wide, np.cumsum(lengths)[:-1]), strict=True):
+            document, first = int(places.document[start]), int(places.position[start])
+            text = part
+            following, tail = self._tails.get(document, (-1, part[:0]))
+            if 0 <= following <= first < following + lags:
+                gap = np.full((first - following, part.shape[1]), MISSING, dtype=np.uint8)
+                text = np.concatenate([tail, gap, part])
+                again.append(tail)  # whose own pairs were counted before
+            texts.append(text)
+            self._tails[document] = (first + len(part), text[-lags:].copy())
+            self._tails.move_to_end(document)
+        while len(self._tails) > _OPEN:
+            self._tails.popitem(last=False)
+        count_lags(np.concatenate(texts), np.array([len(text) for text in texts]), self.counts)
+        if again:
+            before = np.zeros_like(self.counts)
+            count_lags(np.concatenate(again), np.array([len(tail) for tail in again]), before)
+            self.counts -= before
+
+    def copy(self) -> LaggedCounts:
+        """An independent copy, which goes on with the same open documents."""
+        twin = LaggedCounts(len(self.counts), *self.counts.shape[1:3])
+        twin.counts += self.counts
+        twin._tails = self._tails.copy()
+        return twin
