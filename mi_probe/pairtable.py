@@ -65,7 +65,7 @@ class PairTable:
             There is no such column here.
         """
         if what not in self.columns:
-            raise InputError(f"pairs have {', '.join(self.columns)} here; not {what!r}{nearest(what, self.columns)}.")
+            raise InputError(f"pairs have {', '.join(self.columns)} here; not {what!r}{nearest(str(what), self.columns)}.")
         return np.asarray(self._column(what))
 
     def to_frame(self, *, units: Units = "nats") -> pd.DataFrame:
@@ -93,6 +93,8 @@ class PairTable:
         InputError
             There is no such column here, or no such unit.
         """
+        if not isinstance(k, int | np.integer) or isinstance(k, bool):
+            raise InputError(f"k must be a whole number of pairs; got {k!r}.")
         values = np.asarray(self.pairs(by), dtype=np.float64)
         values = np.nan_to_num(values, nan=-np.inf)
         k = max(0, min(k, len(values)))

@@ -104,6 +104,7 @@ def distributions(result: MIResult | PairwiseMI, *, units: Units = "nats") -> Fi
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
     left.set_ylabel("density over pairs")
+    left.set_ylim(0, 1.12 * left.get_ylim()[1])  # room for the chance levels
     chance = scale * np.concatenate([p.pairs("chance") for p in result.values()])
     level = float(np.nanmean(chance))
     left.axvline(level, color=_GREY, ls="--", lw=1)

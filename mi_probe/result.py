@@ -322,7 +322,7 @@ class MIResult(Mapping[str, PairwiseMI]):
         InputError
             A hook point has no p-values.
         """
-        p = [point.pairs("p") for point in self.points.values()]
+        p = [point.pairs("p") for point in as_result(self).values()]
         found = false_discovery(np.concatenate(p), method=method) <= _rate(rate)
         return dict(zip(self.points, np.split(found, np.cumsum([len(part) for part in p])[:-1]), strict=True))
 
@@ -332,7 +332,7 @@ class MIResult(Mapping[str, PairwiseMI]):
 
     def top_pairs(self, k: int = 10, by: str = "mi", *, units: Units = "nats") -> pd.DataFrame:
         """The k strongest pairs over all hook points, strongest first; see `PairwiseMI.top_pairs`."""
-        table = self._stack({name: point.top_pairs(k, by, units=units) for name, point in self.points.items()})
+        table = self._stack({name: point.top_pairs(k, by, units=units) for name, point in as_result(self).items()})
         return table.sort_values(by, ascending=False, kind="stable").head(k).reset_index(drop=True)
 
     @staticmethod

@@ -49,10 +49,10 @@ def main(target: Path) -> None:
     left.scatter(chance, raw, s=4, alpha=0.25, lw=0, color="#0072B2")
     ends = np.array([chance.min(), chance.max()])
     left.plot(ends, ends, color="black", lw=1, ls="--")
-    left.text(ends[1], ends[1] - 0.09, "dashed: chance alone", ha="right", va="top", fontsize=9)
+    left.text(0.98, 0.03, "dashed: chance alone", ha="right", va="bottom", fontsize=9, transform=left.transAxes)
     left.set_xlabel("chance level of the pair (nats)")
     left.set_ylabel("plain histogram estimate (nats)")
-    left.set_title(f"{point.samples} tokens, {len(raw):,} pairs at {POINT}", loc="left", fontsize=10)
+    left.set_title(f"{point.samples} tokens, 15 equal-width bins: {len(raw):,} pairs", loc="left", fontsize=10)
 
     errors = simulation().errors
     rhos = np.round(np.linspace(0, 0.95, 14), 3)
@@ -67,10 +67,10 @@ def main(target: Path) -> None:
         axes.axhline(0, color="black", lw=0.8, ls="--")
         axes.set_title(f"94 samples in {title}", loc="left", fontsize=10)
         axes.set_xlabel("correlation of a Gaussian pair")
-        axes.set_ylim(-0.5, 0.85)
     middle.set_ylabel("bias (nats)")
-    right.set_yticklabels([])
-    right.legend(fontsize=8, frameon=False, loc="upper right")
+    middle.legend(fontsize=8, frameon=False, loc="lower left")
+    right.set_ylim(-0.09, 0.14)
+    right.text(0.98, 0.97, "scale: a sixth of that beside", ha="right", va="top", fontsize=9, transform=right.transAxes)
     for axes in (left, middle, right):
         axes.spines[["top", "right"]].set_visible(False)
     target.parent.mkdir(parents=True, exist_ok=True)

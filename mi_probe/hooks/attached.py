@@ -129,7 +129,8 @@ class AttachedProbe(ProbeState):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """A copy, or what is pickled, is the counts without the model: a `ProbeState`."""
-        return ProbeState, (self.probe, self.model, self.streams, self.special_tokens, self.ledger, self.left_out)
+        counted = (self.probe, self.model, self.streams, self.special_tokens, self.ledger, self.left_out)
+        return ProbeState, counted, {"_documents": self._documents}
 
     @property
     def documents(self) -> NDArray[np.int64] | None:

@@ -1,6 +1,7 @@
-"""The hot loops behind one face. Callers see NumPy arrays; how they are counted is decided behind it, by cost.
+"""The hot loops. Callers see NumPy arrays; how pairs are counted is decided here, by cost.
 
-Every function gives the same integers whatever the number of threads and whichever way was chosen.
+Counts are the same integers whatever the number of threads and whichever way was chosen; so are sums, as each is added up by one
+thread. What is here is for all pairs of tables; `lagged`, `squares`, `coarse` and `neighbours` each serve one room alone.
 """
 
 from mi_probe.kernels.cpu import count_pairs, encode, pair_index
