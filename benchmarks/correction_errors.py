@@ -60,7 +60,7 @@ def errors(rho: float, n: int, repeats: int, method: BinningMethod, bins: int, s
         target: Floats = np.full(repeats, truth(rho, quantiles, quantiles))
     else:
         target = np.array([truth(rho, *edges) for edges in zip(binnings[0].edges, binnings[1].edges, strict=True)])
-    found = {correction: estimate_tables(tables, correction=correction)[0] - target for correction in CORRECTIONS}
+    found: dict[str, Floats] = {c: estimate_tables(tables, correction=c)[0] - target for c in CORRECTIONS}
     return {**found, "se": estimate_tables(tables)[1]}
 
 

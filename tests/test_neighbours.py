@@ -212,8 +212,9 @@ def test_too_few_samples_give_nan_and_say_how_many_there_were() -> None:
     np.testing.assert_array_equal(np.isnan(found.mi), [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]])
     assert found.constant == ()
     assert np.isfinite(ksg(x, k=2).mi[0, 2])
-    assert np.isnan(ksg(x, k=20).pairs()).all()
-    assert np.isnan(ksg(x[:3, [0, 3]], match="sklearn").pairs()).all()
+    for samples, match in ((20, None), (3, "sklearn")):
+        with pytest.raises(InputError, match=f"less than the number of samples, {samples}"):
+            ksg(x[:samples, [0, 3]], k=samples, match=match)
 
 
 @pytest.mark.parametrize("match", [None, "sklearn"])
