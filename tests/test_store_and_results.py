@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -263,9 +264,16 @@ def test_an_unknown_column_is_refused_with_the_known_ones() -> None:
         a_result()["a"].top_pairs(3, by="swap")
 
 
-def test_every_column_has_a_meaning() -> None:
-    columns = {what for point in a_result().values() for what in point.columns}
-    assert columns <= set(COLUMNS)
+def test_every_column_has_a_meaning_and_a_line_in_the_tables_of_columns() -> None:
+    full = MIResult.load(Path(__file__).parent / "golden" / "result-2.safetensors")["a"]
+    assert set(full.companions) | {"mi", "se", "raw", "chance", "joint_entropy", "n", "q"} | {
+        "continuous",
+        "continuous_se",
+    } == set(COLUMNS)
+    for page in ("README.md", "docs/estimation.md"):
+        lines = (Path(__file__).parents[1] / page).read_text().splitlines()
+        named = {name for line in lines if line.startswith("| `") for name in re.findall(r"`(\w+)`", line.split(" | ")[0])}
+        assert set(COLUMNS) <= named, page
 
 
 def test_a_summary_has_a_row_a_point() -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mi_probe.binning import Binning
 from mi_probe.errors import HookPointError, InputError
 from mi_probe.hooks.arguments import has_own_numbers
+from mi_probe.hooks.batch import Batch, misfit_of, rows_of
 from mi_probe.hooks.facts import describe_model, has_dropout, weights_stand_for_others
 from mi_probe.hooks.names import HookedModel, inner_of, resolve, site_of, with_edges
 from mi_probe.hooks.passes import Pass, Watch, compile_anew
@@ -46,17 +47,6 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["AttachedProbe"]
-
-
-class _Batch:
-    """What one probe keeps of a forward pass under way."""
-
-    def __init__(self, refused: str | None, attachment: int) -> None:
-        self.refused, self.detail = refused, ""
-        self.attachment = attachment
-        self.choice: Choice | None = None
-        self.taken: dict[str, Any] = {}
-        self.fired: dict[str, int] = {}
 
 
 class AttachedProbe(ProbeState):
@@ -296,7 +286,7 @@ class AttachedProbe(ProbeState):
             refused = STAND_INS
         else:
             refused = None if self._is_as_attached() else CHANGED
-        run.batches[self] = batch = _Batch(refused, self._attachment)
+        run.batches[self] = batch = Batch(refused, self._attachment)
         batch.detail = STAND_INS if refused == STAND_INS else ""  # pausing needs no warning, and a change has had its own
         if refused is None:
             for hook in list(self._hooks.values()):
@@ -323,7 +313,7 @@ class AttachedProbe(ProbeState):
         """The pass has token ids: those that count are chosen."""
         import torch
 
-        batch: _Batch = run.batches[self]
+        batch: Batch = run.batches[self]
         if batch.refused:
             return
         assert run.tokens is not None
@@ -337,7 +327,7 @@ class AttachedProbe(ProbeState):
         """A hook point has fired."""
         watch = self._watch
         run = watch.current if watch is not None else None
-        batch: _Batch | None = None if run is None else run.batches.get(self)
+        batch: Batch | None = None if run is None else run.batches.get(self)
         if run is None or batch is None:
             with self._lock:
                 self._outside[key] += 1  # as in a backward pass, where gradient checkpointing runs blocks again
@@ -352,13 +342,13 @@ class AttachedProbe(ProbeState):
         if not has_own_numbers(activation):
             batch.refused = batch.detail = STAND_INS
             return
-        misfit = self._misfit(key, activation, batch.choice)
+        misfit = misfit_of(self.points[key], activation, batch.choice)
         if misfit and self.streams[key].n:  # it fitted before: this pass is an unusual one
             batch.refused, batch.detail = MISFIT, misfit
             return
         if misfit:
             raise HookPointError(f"{misfit}.")
-        prepared = self.streams[key].prepare(self._rows(activation, batch.choice))
+        prepared = self.streams[key].prepare(rows_of(activation, batch.choice))
         before = batch.taken.get(key)
         if wanted is None and before is not None and not before.same_as(prepared):
             self._warn(
@@ -368,29 +358,9 @@ class AttachedProbe(ProbeState):
             )
         batch.taken[key] = prepared
 
-    def _misfit(self, key: str, activation: torch.Tensor, choice: Choice) -> str:
-        """Why an activation is not one row a token; empty if it is."""
-        if activation.ndim >= 3 and tuple(activation.shape[:2]) == choice.shape and activation.is_floating_point():
-            return ""
-        return (
-            f"hook point '{self.points[key]}' gives {activation.dtype} of shape {tuple(activation.shape)}, not one row of "
-            f"numbers a token, (batch, position, ...) with batch x position {choice.shape}"
-        )
-
-    def _rows(self, activation: torch.Tensor, choice: Choice) -> Any:
-        import torch
-
-        with torch.no_grad():
-            rows = activation.detach().flatten(2).flatten(0, 1)
-            if choice.index is not None:
-                rows = rows.index_select(0, choice.index.to(rows.device))
-            if rows.dtype not in (torch.float32, torch.float64):
-                rows = rows.float()
-            return rows.cpu().numpy()
-
     def pass_ends(self, run: Pass, error: BaseException | None) -> None:
         """The pass is over: count it whole, or say why not."""
-        batch: _Batch = run.batches[self]
+        batch: Batch = run.batches[self]
         with self._lock:
             for key, times in batch.fired.items():
                 self._fired[key] += times
@@ -405,7 +375,7 @@ class AttachedProbe(ProbeState):
         elif message and (error is None or refused == STOPPED):
             self._warn(str(refused), message)
 
-    def _count(self, run: Pass, batch: _Batch, choice: Choice) -> None:
+    def _count(self, run: Pass, batch: Batch, choice: Choice) -> None:
         places = choice.places(self._documents_of(run, choice.shape[0]))
         completed = {key: self.streams[key].completed_by(prepared, places) for key, prepared in batch.taken.items()}
         try:
@@ -433,7 +403,7 @@ class AttachedProbe(ProbeState):
             known = run.generation.documents[self] = self._new_documents("", rows)
         return known
 
-    def _refusal(self, run: Pass, batch: _Batch, error: BaseException | None) -> tuple[str | None, str]:
+    def _refusal(self, run: Pass, batch: Batch, error: BaseException | None) -> tuple[str | None, str]:
         """Why a pass is not counted, None if it is, and what to say of it."""
         # TransformerLens ends a pass at stop_at_layer by an exception, which older versions do not have.
         by_exception = type(error).__name__ == "StopAtLayerException"
