@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from mi_probe.hooks import attach
     from mi_probe.models import load_model
     from mi_probe.neighbours import NeighbourMI, ksg
+    from mi_probe.pointresult import PairwiseMI
     from mi_probe.probe import Probe, load_probe
     from mi_probe.report import describe
-    from mi_probe.result import MIResult, PairwiseMI
+    from mi_probe.result import MIResult
     from mi_probe.state import ProbeState
 
 # Names are fetched when first used: importing mi_probe costs milliseconds, and torch is not among them.
@@ -40,7 +41,7 @@ _HOME = {
     "MIProbeWarning": "errors",
     "MIResult": "result",
     "NeighbourMI": "neighbours",
-    "PairwiseMI": "result",
+    "PairwiseMI": "pointresult",
     "Probe": "probe",
     "ProbeState": "state",
     "accumulate": "accumulation",

@@ -20,7 +20,7 @@ from mi_probe.gaussian import gaussian_mi, normal_scores, pearson
 from mi_probe.independence import PValues
 from mi_probe.places import Places
 from mi_probe.pointcounts import PointCounts
-from mi_probe.result import PairwiseMI
+from mi_probe.pointresult import PairwiseMI
 from mi_probe.shards import shard_errors
 
 __all__ = ["estimate_point", "pairwise"]

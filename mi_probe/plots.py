@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe.corrections import WORDS
-from mi_probe.result import MIResult, PairwiseMI, as_result
+from mi_probe.pointresult import PairwiseMI
+from mi_probe.result import MIResult, as_result
 from mi_probe.units import Units, per_nat
 
 if TYPE_CHECKING:

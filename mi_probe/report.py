@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mi_probe.corrections import WORDS
-from mi_probe.result import MIResult, PairwiseMI, as_result
+from mi_probe.pointresult import PairwiseMI
+from mi_probe.result import MIResult, as_result
 from mi_probe.units import Units, per_nat
 
 __all__ = ["describe"]

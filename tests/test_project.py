@@ -52,10 +52,11 @@ DIRECTIONS: dict[str, set[str]] = {
     "independence": {"errors", "permutation", "pointcounts", "serial", "significance"},
     "spread": {"units"},
     "store": {"errors"},
-    "result": {"binning", "corrections", "errors", "estimators", "pairtable", "significance", "spread", "store", "units"},
+    "pointresult": {"binning", "corrections", "errors", "estimators", "pairtable", "significance", "spread"},
+    "result": {"errors", "estimators", "pointresult", "significance", "store", "units"},
     "estimation": {
         *("binning", "continuous", "copula", "corrections", "errors", "estimators", "extras", "gaussian", "independence"),
-        *("places", "pointcounts", "result", "shards"),
+        *("places", "pointcounts", "pointresult", "shards"),
     },
     "probe": {"binning", "errors", "extras", "rooms"},
     "ledger": set(),
@@ -69,8 +70,8 @@ DIRECTIONS: dict[str, set[str]] = {
     "models": {"errors"},
     "corpus": {"errors"},
     "accumulation": {"binning", "corpus", "errors", "hooks", "probe"},
-    "plots": {"corrections", "result", "units"},
-    "report": {"corrections", "result", "units"},
+    "plots": {"corrections", "pointresult", "result", "units"},
+    "report": {"corrections", "pointresult", "result", "units"},
     "cli": {"errors", "rooms"},
 }
 

@@ -13,8 +13,8 @@ import pytest
 import mi_probe
 from mi_probe import MIResult, Probe, ProbeState, store
 from mi_probe.errors import InputError, StoreError
+from mi_probe.pointresult import COLUMNS
 from mi_probe.report import describe
-from mi_probe.result import COLUMNS
 
 
 def a_result(seed: int = 0) -> MIResult:
