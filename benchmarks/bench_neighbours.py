@@ -1,7 +1,8 @@
 """Nearest-neighbour MI of all pairs against scikit-learn's mutual_info_regression, which is called once for each target.
 
-python benchmarks/bench_neighbours.py                       # both on all cores
-NUMBA_NUM_THREADS=1 python benchmarks/bench_neighbours.py   # both on one
+python benchmarks/bench_neighbours.py
+
+One thread each: with several, scikit-learn starts processes, whose cost weighs more on the few targets timed here than on all.
 """
 
 from __future__ import annotations
@@ -18,10 +19,7 @@ from mi_probe.neighbours import NeighbourMI, ksg
 
 def by_sklearn(x: np.ndarray) -> np.ndarray:
     """The pairs i < j, target by target: many columns a call is what suits it best."""
-    jobs = numba.config.NUMBA_NUM_THREADS
-    return np.concatenate(
-        [mutual_info_regression(x[:, :j], x[:, j], random_state=0, n_jobs=min(jobs, j)) for j in range(1, x.shape[1])]
-    )
+    return np.concatenate([mutual_info_regression(x[:, :j], x[:, j], random_state=0) for j in range(1, x.shape[1])])
 
 
 def same(ours: NeighbourMI, theirs: np.ndarray, variables: int) -> bool:
@@ -31,6 +29,7 @@ def same(ours: NeighbourMI, theirs: np.ndarray, variables: int) -> bool:
 
 
 def main() -> None:
+    numba.config.NUMBA_NUM_THREADS = 1
     print(machine())
     for samples, variables, subset in ((94, 768, 24), (1000, 96, 12)):
         x = np.random.default_rng(0).standard_normal((samples, variables))
