@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mi_probe
-from mi_probe import Binning, JointCounts, MIResult, Probe, ProbeState, describe, pairwise, store
-from mi_probe.binning import MISSING, TRIMMED
-from mi_probe.errors import BinningError, InputError, MergeError, MIProbeError, ProbeError, StoreError
+from mi_probe import Binning, JointCounts, Probe, ProbeState
+from mi_probe.errors import InputError, MergeError, MIProbeError, ProbeError
 from mi_probe.estimators import estimate
 from mi_probe.extras import Extras
 from mi_probe.places import Places
@@ -37,64 +35,6 @@ def fed(parts: list[np.ndarray], **options: Any) -> ProbeState:
 
 def counted(state: ProbeState) -> PointCounts:
     return state.streams["a"].read()
-
-
-# -- outliers ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", ["equal_count", "equal_width"])
-def test_outliers_are_left_out_as_if_they_had_not_been_there(method: Any) -> None:
-    x = np.random.default_rng(0).standard_normal((94, 4))
-    x[0, :2] = 3000.0
-    found = pairwise(x, bins=5, method=method, trim_z=4)
-    assert found.trimmed is not None
-    assert found.trimmed.tolist() == found.missing.tolist() == [1, 1, 0, 0]
-    without = pairwise(x[1:, :2], bins=5, method=method)
-    assert found.mi[0, 1] == pytest.approx(without.mi[0, 1], abs=1e-12)
-    assert found.n[0, 1] == 93
-    assert found.matrix("linear")[0, 1] == pytest.approx(without.matrix("linear")[0, 1], abs=1e-12)
-
-
-def test_the_rule_for_outliers_is_the_z_score_of_each_variable_over_all_of_its_values() -> None:
-    x = np.random.default_rng(1).standard_t(2, (300, 6)) * [1, 1e3, 1e-3, 1, 1, 1]
-    x[5, 3] = np.nan
-    codes = Binning.fit(x, bins=5, trim_z=2.5).encode(x)
-    z = (x - np.nanmean(x, axis=0)) / np.nanstd(x, axis=0)
-    np.testing.assert_array_equal(codes == TRIMMED, np.abs(np.nan_to_num(z)) > 2.5)
-    np.testing.assert_array_equal(codes == MISSING, np.isnan(x))
-
-
-def test_limits_are_frozen_with_the_edges() -> None:
-    x = np.random.default_rng(2).standard_normal((500, 2))
-    binning = Binning.fit(x, bins=4, trim_z=3)
-    far, near = binning.encode(np.array([[100.0, 0.0]]))[0]
-    assert far == TRIMMED
-    assert near < 4
-    with pytest.raises(MergeError, match="outliers"):
-        binning.require_same(Binning(binning.edges, binning.method))
-    wider = Binning(binning.edges, binning.method, np.add(binning.limits, [[0, 0], [0, 1]]))
-    with pytest.raises(MergeError, match="limits of variable 1"):
-        binning.require_same(wider)
-
-
-@pytest.mark.parametrize("trim_z", [0, -1, "4", True])
-def test_an_impossible_limit_for_outliers_is_refused(trim_z: Any) -> None:
-    with pytest.raises(BinningError, match="trim_z"):
-        pairwise(np.eye(4), trim_z=trim_z)
-
-
-def test_constants_have_no_outliers() -> None:
-    x = np.full((40, 2), 0.1)
-    x[:, 1] = np.arange(40)
-    assert pairwise(x, trim_z=0.001).trimmed.tolist()[0] == 0  # type: ignore[union-attr]
-
-
-def test_trimmed_values_are_counted_apart_and_reported() -> None:
-    x = np.random.default_rng(3).standard_normal((94, 3))
-    x[0, 1], x[1, 2] = 50.0, np.nan
-    text = describe(MIResult({"toy": pairwise(x, trim_z=4)}))
-    assert "Left out: 1 values that were NaN" in text
-    assert "Trimmed:  1 outlying values left out, most of 1: 1." in text
 
 
 # -- lags, shards, swaps ----------------------------------------------------------------------------------------------
@@ -301,122 +241,6 @@ def test_counts_that_keep_other_things_do_not_merge() -> None:
     with pytest.raises(MergeError, match="lags is 3 against 2"):
         one += two
     assert counted(one) == before
-
-
-def test_everything_comes_back_from_a_file_and_goes_on(tmp_path: Path) -> None:
-    parts = texts(11, 30)
-    state = fed(parts, trim_z=2.5, **ALL)
-    state.save(tmp_path / "s.safetensors")
-    back = ProbeState.load(tmp_path / "s.safetensors")
-    assert counted(back) == counted(state)
-    assert back.probe == state.probe
-    back += state
-    assert counted(back).joint.n == 2 * counted(state).joint.n
-    result = state.estimate()
-    result.save(tmp_path / "r.safetensors")
-    again = MIResult.load(tmp_path / "r.safetensors")["a"]
-    assert again.columns == result["a"].columns
-    assert set(again.columns) >= {"se", "shard_se", "swap", "linear", "p", "q"}
-    for what in again.columns:
-        np.testing.assert_array_equal(again.pairs(what), result["a"].pairs(what))
-    assert again.notes == result["a"].notes
-    assert again.trimmed is not None
-    assert again.trimmed.sum() == counted(state).joint.trimmed.sum() > 0
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    path = tmp_path_factory.mktemp("saved") / "s.safetensors"
-    fed(texts(15, 30), trim_z=2.5, **ALL).save(path)
-    return store.read(path, "state", 2)
-
-
-def more(array: np.ndarray) -> np.ndarray:
-    return array + 1
-
-
-CHANGES: dict[str, Any] = {
-    "lagged": [more, np.negative, lambda a: a[:1], lambda a: a.astype(np.uint64) + 2**63, lambda a: a * 2**40],
-    "shard.0.tables": [more, np.negative, np.zeros_like],
-    "shard.3.trimmed": [more],
-    "swapped.tables": [np.negative, lambda a: a[:, :2]],
-    "moments.n": [more, np.zeros_like, lambda a: a[:2]],
-    "moments.squares": [np.negative, np.zeros_like],
-    "moments.products": [lambda a: a * 2**40, lambda a: a.astype(np.float64)],
-    "limits": [lambda a: a[:, ::-1], lambda a: a[:1]],
-    "frame": [np.zeros_like, lambda a: a * np.nan, lambda a: a[:, :1]],
-    "trimmed": [lambda a: a + 10**6],
-}
-
-
-@pytest.mark.parametrize(("name", "k"), [(name, k) for name, changes in CHANGES.items() for k in range(len(changes))])
-def test_a_file_whose_extras_contradict_each_other_is_refused(saved: Any, tmp_path: Path, name: str, k: int) -> None:
-    header, arrays = saved
-    rest = {key: value for key, value in header.items() if key not in ("schema", "writer")}
-    store.write(tmp_path / "s.safetensors", "state/2", rest, arrays | {f"0.{name}": CHANGES[name][k](arrays[f"0.{name}"])})
-    with pytest.raises(StoreError, match="not a usable state"):
-        ProbeState.load(tmp_path / "s.safetensors")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"probe": 3},
-        {"probe": "[extras]\nlags = 10000000000000"},
-        {"probe": "[extras]\nshards = 100000000"},
-        {"probe": "[extras]\nlags = 3"},
-        {"ledger": [3]},
-        {"model": [1]},
-        {"documents": [1]},
-        {"points": 5},
-        {"points": [{"name": 3}]},
-        {"points": [{"name": "a", "method": "foo", "samples": {}}]},
-    ],
-)
-def test_a_state_whose_header_says_something_else_is_refused(saved: Any, tmp_path: Path, change: dict[str, Any]) -> None:
-    header, arrays = saved
-    rest = {key: value for key, value in header.items() if key not in ("schema", "writer")}
-    store.write(tmp_path / "s.safetensors", "state/2", rest | change, arrays)
-    with pytest.raises(StoreError, match="not a usable state"):
-        ProbeState.load(tmp_path / "s.safetensors")
-
-
-@pytest.mark.parametrize(
-    "change", [{"about": None}, {"points": 5}, {"points": [5]}, {"points": [{"name": "a", "variables": 5}]}, {"points": [{}]}]
-)
-def test_a_result_whose_header_says_something_else_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    path = tmp_path / "r.safetensors"
-    MIResult({"a": pairwise(np.eye(6))}).save(path)
-    header, arrays = store.read(path, "result", 2)
-    rest = {key: value for key, value in header.items() if key not in ("schema", "writer")}
-    store.write(path, "result/2", rest | change, arrays)
-    with pytest.raises(StoreError):
-        MIResult.load(path)
-    store.write(path, "result/2", rest, arrays | {"0.companion.p": np.full(15, 7.0)})
-    with pytest.raises(StoreError, match="between 0 and 1"):
-        MIResult.load(path)
-    store.write(path, "result/2", rest, arrays | {"0.companion.mi": np.zeros(15)})
-    with pytest.raises(StoreError, match="not known"):
-        MIResult.load(path)
-
-
-def test_a_state_goes_on_numbering_documents_where_it_was_saved(tmp_path: Path) -> None:
-    parts = texts(16, 30)
-    whole = fed(parts, shards=16)
-    half = fed(parts[:11], shards=16)
-    half.save(tmp_path / "s.safetensors")
-    back = ProbeState.load(tmp_path / "s.safetensors")
-    for text in parts[11:]:
-        back.update("a", text)
-    assert counted(back).shards == counted(whole).shards
-
-
-def test_an_update_that_is_refused_takes_no_number() -> None:
-    state = fed(texts(17, 20), shards=16)
-    before = dict(state._documents)
-    with pytest.raises(InputError):
-        state.update("a", np.zeros((5, 9)))
-    assert dict(state._documents) == before
 
 
 def test_counting_that_was_interrupted_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,28 +35,7 @@ def _count_lags(codes: Any, lengths: Any, first: int, last: int, out: Any) -> No
 
 
 def count_lags(codes: NDArray[np.uint8], lengths: NDArray[np.int64], out: NDArray[np.int64]) -> None:
-    """Add the lagged counts of every variable to `out`.
-
-    Parameters
-    ----------
-    codes : array, shape (tokens, variables), uint8
-        Texts one after the other. 0 to bins - 1; any other code is a token left out of that variable: it keeps its place, so
-        that the tokens on its two sides stay two apart.
-    lengths : array, shape (texts,), int64
-        Tokens of each text, in order; they add up to all tokens, which the caller makes sure of. No lag reaches from one text
-        into the next.
-    out : array, shape (lags, variables, bins, bins), int64
-        Changed in place: ``out[k - 1, v, a, b]`` grows by the number of t with code a at t and code b at t + k.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> out = np.zeros((1, 1, 2, 2), dtype=np.int64)
-    >>> count_lags(np.array([[0], [1], [1], [0]], dtype=np.uint8), np.array([2, 2]), out)
-    >>> out[0, 0]
-    array([[0, 1],
-           [1, 0]])
-    """
+    """What `mi_probe.serial.count_lags` does, after it has checked that shapes and types fit."""
     if codes.size == 0 or out.size == 0:
         return
     by_variable = np.minimum(np.ascontiguousarray(codes.T), np.uint8(out.shape[2]))
