@@ -239,16 +239,18 @@ def _limits(values: NDArray[np.floating], trim_z: float) -> NDArray[np.float64]:
 
 
 def _mean_and_sd(values: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of each column's values that are not NaN; 0 and 0 where there is none, and sd 0 where rounding is all that varies."""
+    """Of each column's values that are not NaN; 0 and 0 where there is none, and sd exactly 0 for a constant."""
     present = ~np.isnan(values)
     count = np.maximum(present.sum(axis=0), 1)
     largest = np.abs(values).max(axis=0, where=present, initial=0.0).astype(np.float64)
     unit = np.where(largest > 0, largest, 1.0)  # so that nothing overflows
     scaled = np.where(present, values, 0.0) / unit
-    mean = scaled.sum(axis=0) / count
-    sd = np.sqrt(np.where(present, (scaled - mean) ** 2, 0.0).sum(axis=0) / count)
-    sd[sd <= 1e-12 * np.abs(mean)] = 0.0
-    return mean * unit, sd * unit
+    # Less one of the values, so that a small spread around a large mean keeps its digits.
+    one = np.take_along_axis(scaled, present.argmax(axis=0)[None], axis=0)[0] if len(scaled) else np.zeros(len(unit))
+    rest = np.where(present, scaled - one, 0.0)
+    mean = rest.sum(axis=0) / count
+    sd = np.sqrt(np.where(present, (rest - mean) ** 2, 0.0).sum(axis=0) / count)
+    return (one + mean) * unit, sd * unit
 
 
 def _equal_count(values: NDArray[np.floating], bins: int) -> NDArray[np.float64]:

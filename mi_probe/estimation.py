@@ -111,6 +111,9 @@ def _notes(counts: PointCounts, found: Estimate) -> list[str]:
         notes.append(f"variables without any value: {absent}; their pairs are NaN")
     if counts.swapped is not None and not counts.swapped.n:
         notes.append("no swap column: it takes two documents with tokens at the same positions")
+    elif counts.swapped is not None and counts.swapped.n < joint.n:
+        share = counts.swapped.n / (2 * joint.n)
+        notes.append(f"swap is from {share:.0%} of the samples: those at positions that documents before had, too")
     used = sum(shard.n > 0 for shard in counts.shards)
     if counts.shards and used < MIN_SHARDS:
         notes.append(

@@ -77,9 +77,11 @@ def p_values(counts: PointCounts, raw: NDArray[np.float64], test: PValues = "aut
         if not lags:
             raise InputError("the serial test needs lagged counts, and none were kept: use Probe(lags=12), or p_values='gamma'.")
         note = f"p-values: chi-square, allowing for resemblance up to {lags} samples apart"
-        present = int(counts.joint.margins.sum(axis=1).max(initial=0))
-        followed = counts.lagged[0].sum(axis=(1, 2)).max(initial=0) / max(present, 1)
-        if present > 1 and followed < _FEW_NEIGHBOURS:
+        present = counts.joint.margins.sum(axis=1).astype(np.float64)
+        # Of a variable with gaps a share q of the samples is there, and q^2 of the neighbours.
+        neighbours = counts.lagged[0].sum(axis=(1, 2)) * counts.joint.n / np.maximum(present, 1) ** 2
+        followed = min(1.0, float(neighbours.max(initial=0.0)))
+        if present.max(initial=0) > 1 and followed < _FEW_NEIGHBOURS:
             note += f"; but only {followed:.0%} of the samples are known to follow another: elsewhere none is allowed for"
         return serial_p_values(counts.joint, counts.lagged), note
     if test == "gamma":

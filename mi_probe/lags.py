@@ -13,14 +13,14 @@ from mi_probe.serial import count_lags
 
 __all__ = ["LaggedCounts"]
 
-_OPEN = 256  # documents whose last tokens are remembered, the latest ones: as many rows as a generation may have
+_OPEN = 256  # texts whose last tokens are remembered: the latest ones, and at least all of an update
 
 
 class LaggedCounts:
     """Lagged counts of every variable; see `mi_probe.serial.count_lags`.
 
-    A sequence whose first position follows the last one seen of its document goes on where that ended: a generation comes token
-    by token. What is remembered of open documents is not part of the counts, and neither merged nor saved.
+    A sequence that says so (`Places.text`) goes on where its text ended: a generation comes token by token. What is remembered of
+    open texts is not part of the counts, and neither merged nor saved.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class LaggedCounts:
     >>> import numpy as np
     >>> lagged = LaggedCounts(1, 1, 2)
     >>> for token in range(3):
-    ...     lagged.update(np.array([[token % 2]], dtype=np.uint8), Places(*(np.array([value]) for value in (0, token, 7))))
+    ...     lagged.update(np.array([[token % 2]], dtype=np.uint8), Places(*(np.array([value]) for value in (0, token, 7, 7))))
     >>> lagged.counts[0, 0]  # 0 1 0
     array([[0, 1],
            [1, 0]])
@@ -51,19 +51,20 @@ class LaggedCounts:
         if not len(codes) or not lags:
             return
         wide, lengths = places.spread_out(codes)
-        texts, again = [], []
+        texts, again, which = [], [], places.texts
         for start, part in zip(places.starts(), np.split(wide, np.cumsum(lengths)[:-1]), strict=True):
-            document, first = int(places.document[start]), int(places.position[start])
+            number, first = int(which[start]), int(places.position[start])
             text = part
-            following, tail = self._tails.get(document, (-1, part[:0]))
+            following, tail = self._tails.get(number, (-1, part[:0]))
             if 0 <= following <= first < following + lags:
                 gap = np.full((first - following, part.shape[1]), MISSING, dtype=np.uint8)
                 text = np.concatenate([tail, gap, part])
                 again.append(tail)  # whose own pairs were counted before
             texts.append(text)
-            self._tails[document] = (first + len(part), text[-lags:].copy())
-            self._tails.move_to_end(document)
-        while len(self._tails) > _OPEN:
+            if number >= 0:
+                self._tails[number] = (first + len(part), text[-lags:].copy())
+                self._tails.move_to_end(number)
+        while len(self._tails) > max(_OPEN, len(texts)):
             self._tails.popitem(last=False)
         count_lags(np.concatenate(texts), np.array([len(text) for text in texts]), self.counts)
         if again:
@@ -72,7 +73,7 @@ class LaggedCounts:
             self.counts -= before
 
     def copy(self) -> LaggedCounts:
-        """An independent copy, which goes on with the same open documents."""
+        """An independent copy, which goes on with the same open texts."""
         twin = LaggedCounts(len(self.counts), *self.counts.shape[1:3])
         twin.counts += self.counts
         twin._tails = self._tails.copy()

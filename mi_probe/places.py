@@ -27,11 +27,15 @@ class Places:
         Where in the sequence; tokens that were left out leave gaps.
     document : array of int64
         Sequences of one document belong together; different documents are independent of each other.
+    text : array of int64, optional
+        Rows with one number go on where earlier rows with that number ended, as a generation does step by step; -1 where nothing
+        goes on, which is the default.
     """
 
     sequence: Index
     position: Index
     document: Index
+    text: Index | None = None
 
     @classmethod
     def of_one_text(cls, n: int) -> Places:
@@ -45,6 +49,7 @@ class Places:
         positions: int,
         documents: NDArray[np.integer],
         position: NDArray[np.integer] | None = None,
+        texts: NDArray[np.integer] | None = None,
     ) -> Places:
         """Those of a batch of sequences that were chosen.
 
@@ -57,6 +62,8 @@ class Places:
         documents : array, shape (sequences,)
         position : array, shape (rows,), optional
             Where each chosen one stands, if not at its place in the batch: behind padding, or behind cached tokens.
+        texts : array, shape (sequences,), optional
+            Of sequences that go on.
 
         Examples
         --------
@@ -67,7 +74,8 @@ class Places:
         """
         sequence, column = np.divmod(chosen.astype(np.int64), max(positions, 1))
         where = column if position is None else np.asarray(position, dtype=np.int64)
-        return cls(sequence, where, np.asarray(documents, dtype=np.int64)[sequence])
+        text = None if texts is None else np.asarray(texts, dtype=np.int64)[sequence]
+        return cls(sequence, where, np.asarray(documents, dtype=np.int64)[sequence], text)
 
     @classmethod
     def joined(cls, parts: Sequence[Places]) -> Places:
@@ -81,13 +89,19 @@ class Places:
             np.concatenate(sequences),
             np.concatenate([empty, *(part.position for part in parts)]),
             np.concatenate([empty, *(part.document for part in parts)]),
+            np.concatenate([empty, *(part.texts for part in parts)]),
         )
+
+    @property
+    def texts(self) -> Index:
+        """`text`, spelled out."""
+        return np.full(len(self), -1, dtype=np.int64) if self.text is None else self.text
 
     def __len__(self) -> int:
         return len(self.sequence)
 
     def __getitem__(self, which: slice) -> Places:
-        return Places(self.sequence[which], self.position[which], self.document[which])
+        return Places(self.sequence[which], self.position[which], self.document[which], self.texts[which])
 
     def starts(self) -> NDArray[np.intp]:
         """Index of the first row of each sequence."""

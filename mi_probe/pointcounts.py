@@ -142,6 +142,8 @@ class PointCounts:
     def require_same(self, other: PointCounts) -> None:
         """Raise `MergeError`, naming the first difference, unless both can be added."""
         self.binning.require_same(other.binning)
+        if self.moments is not None and other.moments is not None:
+            self.moments.require_same(other.moments)
         for name in vars(self.extras):
             mine, theirs = getattr(self.extras, name), getattr(other.extras, name)
             if mine != theirs:

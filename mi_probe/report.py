@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from mi_probe.corrections import WORDS
@@ -36,19 +38,20 @@ def describe(
     """
     result = as_result(result)
     points = list(result.values())
-    first = points[0]
     names = list(result)
     scale = per_nat(units)
     one_family = len({name.rpartition(".")[0] for name in names}) == 1
     where = f"at each of {len(names)} hook points, {f'{names[0]} to {names[-1]}' if one_family else ', '.join(names)}"
     raw, chance, mi = (_range(points, what, scale) for what in ("raw", "chance", "mi"))
+    pairs = _either(f"{len(p.pairs()):,}" for p in points)
+    binned = _either(f"{p.bins} {p.method.replace('_', '-')} bins" for p in points)
     lines = [
-        f"Measured: mutual information (MI) of {len(first.pairs()):,} pairs of {variables} "
+        f"Measured: mutual information (MI) of {pairs} pairs of {variables} "
         f"{where if len(result) > 1 else 'at ' + next(iter(result))}, over {_samples(points)} {samples}, in {units}.",
-        f"Binned:   each variable into {first.bins} {first.method.replace('_', '-')} bins.",
+        f"Binned:   each variable into {binned}.",
         f"Chance:   the plain histogram estimate averages {raw}, but the same values paired at random would give {chance}.",
         *_shift(result, units),
-        f"Result:   {WORDS[first.correction]}, a pair shares {mi} on average{_extremes(result)}.",
+        f"Result:   {_either(WORDS[p.correction] for p in points)}, a pair shares {mi} on average{_extremes(result)}.",
     ]
     if _there(points, "continuous"):
         lines.append(
@@ -57,15 +60,16 @@ def describe(
     if _there(points, "gaussian"):
         linear = f", covariance {_range(points, 'linear', scale)}" if _there(points, "linear") else ""
         lines.append(f"Monotone: rank correlations alone would give {_range(points, 'gaussian', scale)}{linear}.")
-    too_few = first.samples < 2 * first.bins
+    worst = min(points, key=lambda p: p.samples / p.bins**2)
+    too_few = worst.samples < 2 * worst.bins
     if _there(points, "se") and not too_few:
         kinds = "shard_se" if _there(points, "shard_se") else "se"
         source = "from shards of documents" if kinds == "shard_se" else f"if {samples} were independent"
         lines.append(f"Error:    one pair's value is off by {_range(points, kinds, scale)} (standard error, {source}).")
     lines += _evidence(result, samples)
-    per_cell = first.samples / first.bins**2
+    per_cell = worst.samples / worst.bins**2
     if too_few:
-        lines.append(f"Caution:  {first.samples} {samples} are too few to tell anything from chance. Take a longer text.")
+        lines.append(f"Caution:  {worst.samples} {samples} are too few to tell anything from chance. Take a longer text.")
     elif per_cell < 1:
         lines.append(
             f"Caution:  only {per_cell:.2f} {samples} a cell: most of the plain estimate is chance, which differs by pair. "
@@ -84,6 +88,11 @@ def describe(
     return "\n".join(lines)
 
 
+def _either(words: Iterable[str]) -> str:
+    """What all points have in common, or what each of them has."""
+    return " or ".join(dict.fromkeys(words))
+
+
 def _there(points: list[PairwiseMI], what: str) -> bool:
     return all(what in p.columns for p in points)
 
@@ -91,7 +100,7 @@ def _there(points: list[PairwiseMI], what: str) -> bool:
 def _shift(result: MIResult, units: Units) -> list[str]:
     """Whether what chance adds is one shift for all pairs, where it visibly is not: at the hook point where it varies most."""
     spreads = {name: point.chance_spread(1) for name, point in result.items()}
-    wide = {name: s.high - s.low for name, s in spreads.items() if s.least and s.high - s.low > 0.05 * s.mean}
+    wide = {name: s.high - s.low for name, s in spreads.items() if s.least and s.high - s.low > max(0.05 * s.mean, 1e-6)}
     if not wide:
         return []
     name = max(wide, key=wide.__getitem__)
@@ -133,7 +142,7 @@ def _most_trimmed(result: MIResult) -> str:
 
 def _distinct(result: MIResult, top: int) -> list[tuple[str, str, str, float]]:
     """The strongest pairs; one that stays strong through many layers is named once."""
-    table = result.top_pairs(len(result) * top).drop_duplicates(["i", "j"]).head(top)
+    table = result.top_pairs(len(result) * top).dropna(subset=["mi"]).drop_duplicates(["i", "j"]).head(top)
     return list(table[["point", "i", "j", "mi"]].itertuples(index=False, name=None))
 
 

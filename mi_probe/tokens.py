@@ -50,11 +50,11 @@ class Choice:
     left_out: dict[str, int]
     position: torch.Tensor
 
-    def places(self, documents: NDArray[np.integer]) -> Places:
-        """Places of the tokens that count, given the document of each row."""
+    def places(self, documents: NDArray[np.integer], texts: NDArray[np.integer] | None = None) -> Places:
+        """Places of the tokens that count, given the document of each row, and its text if it goes on."""
         rows, positions = self.shape
         index = np.arange(rows * positions) if self.index is None else self.index.cpu().numpy()
-        return Places.of_batch(index, positions, documents, self.position.cpu().numpy())
+        return Places.of_batch(index, positions, documents, self.position.cpu().numpy(), texts)
 
 
 def real_tokens(

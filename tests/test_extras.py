@@ -73,23 +73,51 @@ def test_a_text_that_comes_in_pieces_is_counted_like_the_whole(sizes: list[int])
     whole, pieces = (PointCounts(binning, Extras(lags=4)) for _ in range(2))
     whole.update(codes, Places.of_one_text(40))
     for part in np.split(np.arange(40), np.cumsum(sizes)[:-1]):
-        pieces.update(codes[part], Places(np.zeros(len(part), int), part, np.zeros(len(part), int)))
+        pieces.update(codes[part], Places(np.zeros(len(part), int), part, np.zeros(len(part), int), np.full(len(part), 5)))
     assert pieces == whole
 
 
 def test_what_does_not_follow_is_not_joined() -> None:
     codes = np.zeros((6, 1), dtype=np.uint8)
     counts = PointCounts(Binning(np.full((1, 1), 0.5), "equal_count"), Extras(lags=2))
-    for document, positions in ((0, [0, 1]), (1, [2, 3]), (0, [1, 2]), (1, [9, 10])):  # another text, a place again, a leap
-        counts.update(codes[:2], Places(np.zeros(2, int), np.array(positions), np.full(2, document)))
-    assert counts.lagged[:, 0, 0, 0].tolist() == [4, 0]
+    # Another text, a place again, a leap, and one that does not say that it goes on.
+    for text, positions in ((0, [0, 1]), (1, [2, 3]), (0, [1, 2]), (1, [9, 10]), (-1, [0, 1]), (-1, [2, 3])):
+        counts.update(codes[:2], Places(np.zeros(2, int), np.array(positions), np.zeros(2, int), np.full(2, text)))
+    assert counts.lagged[:, 0, 0, 0].tolist() == [6, 0]
+
+
+def test_rows_of_one_document_go_on_each_on_its_own(tiny: Any) -> None:
+    found = []
+    for documents in (None, [0, 0]):
+        with mi_probe.attach(tiny, Probe(bins=3, lags=2)) as probe:
+            probe.documents = documents
+            prompts = tiny.to_tokens(["one text", "two more"])
+            tiny.generate(prompts, max_new_tokens=6, do_sample=False, verbose=False, stop_at_eos=False)
+        found.append(probe.streams["hidden_states.1"].read().lagged)
+    np.testing.assert_array_equal(*found)
+    assert found[0][0, 0].sum() > 20  # of 26 tokens in two rows
+
+
+def test_counts_of_equal_edges_and_other_frames_do_not_merge_and_nothing_is_lost() -> None:
+    values = np.repeat([0.0, 1, 2, 3], 25)[:, None] * [1, 1]
+    far = values.copy()
+    far[-1] = 50
+    one, two = (fed([x], moments=True, calibration_tokens=100) for x in (values, far))
+    before = counted(one).copy()
+    with pytest.raises(MergeError, match="at hook point 'a', second moments differ"):
+        one += two
+    assert counted(one) == before
 
 
 def test_few_known_neighbours_are_said() -> None:
-    state = ProbeState(Probe(bins=3))
-    for row in np.random.default_rng(13).standard_normal((60, 1, 3)):
+    state, holed = ProbeState(Probe(bins=3)), ProbeState(Probe(bins=3))
+    x = np.random.default_rng(13).standard_normal((400, 1, 3))
+    for row in x[:60]:
         state.update("a", row)
     assert "only 0% of the samples are known to follow another" in state.estimate()["a"].notes[0]
+    x[np.random.default_rng(14).random(x.shape) < 0.4] = np.nan
+    holed.update("a", x[:, 0])
+    assert "known to follow" not in holed.estimate()["a"].notes[0]
 
 
 def test_the_side_of_the_padding_does_not_matter_with_a_mask_alone() -> None:

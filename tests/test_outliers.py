@@ -53,6 +53,17 @@ def test_an_impossible_limit_for_outliers_is_refused(trim_z: Any) -> None:
         pairwise(np.eye(4), trim_z=trim_z)
 
 
+def test_a_small_spread_around_a_large_mean_is_a_spread() -> None:
+    x = np.random.default_rng(5).standard_normal((300, 2)) * 1e-4
+    x[0] = 0.01
+    near, far = (Binning.fit(v, bins=5, trim_z=5) for v in (x, x + 1e9))
+    np.testing.assert_array_equal(near.encode(x)[0], far.encode(x + 1e9)[0])
+    assert (near.encode(x)[0] == TRIMMED).all()
+    assert near.frame is not None
+    assert far.frame is not None
+    np.testing.assert_allclose(far.frame[:, 1], near.frame[:, 1], rtol=1e-3)
+
+
 def test_constants_have_no_outliers() -> None:
     x = np.full((40, 2), 0.1)
     x[:, 1] = np.arange(40)

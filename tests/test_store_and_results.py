@@ -253,6 +253,22 @@ def test_the_shift_of_a_plain_histogram_is_shown_not_to_be_the_same_for_all_pair
     assert "no common shift" not in describe(MIResult({"ranks": ranks}))
 
 
+def test_the_description_of_unlike_points_says_so_and_of_nothing_says_nothing() -> None:
+    x = np.random.default_rng(2).standard_normal((94, 4))
+    other = mi_probe.pairwise(x[:, :3], bins=12, method="equal_width", correction="none")
+    mixed = MIResult({"a": mi_probe.pairwise(x), "b": other})
+    text = describe(mixed)
+    for part in (
+        "6 or 3 pairs",
+        "5 equal-count bins or 12 equal-width bins",
+        "adjusted for chance or not corrected",
+        "only 0.65",
+    ):
+        assert part in text, text
+    assert "nan" not in describe(MIResult({"a": mi_probe.pairwise(np.full((30, 3), np.nan)), "b": mi_probe.pairwise(x)}))
+    assert "differs between" not in describe(mi_probe.pairwise(np.zeros((30, 3))))
+
+
 def test_the_spread_of_nothing_is_said_to_be_nothing() -> None:
     assert str(mi_probe.pairwise(np.zeros((0, 3))).chance_spread()) == "no pair has a sample"
 

@@ -376,7 +376,8 @@ class AttachedProbe(ProbeState):
             self._warn(str(refused), message)
 
     def _count(self, run: Pass, batch: Batch, choice: Choice) -> None:
-        places = choice.places(self._documents_of(run, choice.shape[0]))
+        rows = choice.shape[0]
+        places = choice.places(self._documents_of(run, rows), self._texts_of(run, rows))
         completed = {key: self.streams[key].completed_by(prepared, places) for key, prepared in batch.taken.items()}
         try:
             for key, prepared in batch.taken.items():
@@ -401,6 +402,15 @@ class AttachedProbe(ProbeState):
         known = run.generation.documents.get(self)
         if known is None or len(known) != rows:
             known = run.generation.documents[self] = self._new_documents("", rows)
+        return known
+
+    def _texts_of(self, run: Pass, rows: int) -> NDArray[np.int64] | None:
+        """Numbers of the rows of a generation that can be followed from step to step: a beam search moves rows about."""
+        if run.generation is None or run.generation.stop is None:
+            return None
+        known = run.generation.texts.get(self)
+        if known is None or len(known) != rows:
+            known = run.generation.texts[self] = self._new_documents("texts of generations", rows)
         return known
 
     def _refusal(self, run: Pass, batch: Batch, error: BaseException | None) -> tuple[str | None, str]:

@@ -41,6 +41,7 @@ class Generation:
         self.ended: torch.Tensor | None = None
         self.fed: torch.Tensor | None = None
         self.documents: dict[Any, Any] = {}  # by probe: the documents that its rows are
+        self.texts: dict[Any, Any] = {}  # and the texts that go on in them
 
     def note_embedded(self, tokens: Any) -> None:
         """HookedTransformer's generate embeds tokens on its own, before the forward pass that reads them."""
