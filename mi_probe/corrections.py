@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.kernels.sums import SMALL
+from mi_probe.kernels.sums import SMALL, jackknife_table
 
 __all__ = ["CORRECTIONS", "WORDS", "AdditiveTerms", "Correction", "additive_terms"]
 
@@ -82,7 +82,7 @@ def additive_terms(correction: Correction) -> AdditiveTerms | None:
         cells = margins = np.full(len(n), -0.5)
         tails = np.array([[[-0.5, 0.0]] * 2] * 2)
     elif correction == "jackknife":
-        cells = margins = n * (n - 1) * -np.log1p(-1 / np.maximum(n, 1.5)) - n
+        cells = margins = jackknife_table()[1:]
         tails = np.array([[[-0.5, -1 / 6]] * 2] * 2)
     elif correction == "grassberger":
         margins = n * (digamma(n) - np.log(n))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,20 +37,20 @@ def square(values: NDArray[Any], diagonal: NDArray[Any]) -> NDArray[Any]:
     return matrix
 
 
-class PairTable:
+class PairTable(ABC):
     """Base of `PairwiseMI` and `NeighbourMI`: columns by name, tables, the strongest pairs."""
 
     names: tuple[str, ...]
     _without_unit = ("n", "p", "q")
 
     @property
+    @abstractmethod
     def columns(self) -> tuple[str, ...]:
         """Names of the values that every pair has here, in the order of the tables."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _column(self, what: str) -> NDArray[Any]:
         """The values of one of `columns`, shape (pairs,)."""
-        raise NotImplementedError
 
     def pairs(self, what: str = "mi") -> NDArray[Any]:
         """The values of the pairs i < j, shape (pairs,), in the order of ``numpy.triu_indices(variables, 1)``.

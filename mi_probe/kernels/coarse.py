@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe.kernels.cpu import in_threads, jit, ranges, threads_for
+from mi_probe.kernels.sums import f_table, jackknife_table
 
 __all__ = ["Contrasts", "contrasts"]
 
 Floats = NDArray[np.float64]
 
-_SMALL = 4096  # counts below this take their jackknife term from a table
 _STEP = 1 / 32  # spacing and end of the table of remainders
 _END = 64.0
 
@@ -66,11 +66,8 @@ def _tables() -> tuple[Floats, Floats]:
     leaves is E[g(X)] - m ln m, g(n) = n ln n + d(n): of shape (2, ...), for X Poisson, and what to add for each part of the
     variance that fixed margins take from X (half of E[g(X+2) - 2 g(X+1) + g(X)], less the half that the margins' own terms add).
     """
-    n = np.arange(_SMALL, dtype=np.float64)
-    term = np.zeros(_SMALL)
-    term[1] = -1.0
-    term[2:] = n[2:] * (n[2:] - 1) * -np.log1p(-1 / n[2:]) - n[2:]
-    corrected = n * np.log(np.maximum(n, 1)) + term
+    term = jackknife_table()
+    corrected = f_table() + term
     m = _STEP * np.arange(1, round(_END / _STEP) + 1)
     counts = np.arange(192)
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(counts[1:]))])
