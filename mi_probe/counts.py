@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from mi_probe.binning import MAX_BINS, MISSING, TRIMMED
 from mi_probe.errors import InputError, MergeError, MIProbeError
 
-__all__ = ["JointCounts"]
+__all__ = ["JointCounts", "all_pairs"]
 
 _BUFFER_ROWS = 4096
 _INT32_MAX = 2**31 - 1
@@ -20,8 +21,9 @@ _INT32_MAX = 2**31 - 1
 class JointCounts:
     """Joint histograms of every pair of variables i < j, built incrementally.
 
-    Codes are buffered, so that many short texts cost what one long one does; every way of reading the counts empties the buffer
-    first. Cells are 32-bit until the number of samples could overflow them, then 64-bit.
+    Codes are buffered, so that many short texts cost what one long one does; reading the tables empties the buffer first. There
+    are no tables before that: a short text is estimated from its codes. Cells are 32-bit until the number of samples could
+    overflow them, then 64-bit.
 
     Parameters
     ----------
@@ -66,9 +68,10 @@ class JointCounts:
         self._missing = np.zeros(variables, dtype=np.int64)
         self._trimmed = np.zeros(variables, dtype=np.int64)
         self._margins = np.zeros((variables, bins), dtype=np.int64)
-        self._tables: NDArray[np.integer] = np.zeros((self.pairs, bins, bins), dtype=np.int32)
+        self._tables: NDArray[np.integer] | None = None
         self._buffer = np.empty((_BUFFER_ROWS, variables), dtype=np.uint8)
         self._buffered = 0
+        self._settled = 0  # rows of the buffer that the margins have already
         self._broken = False
 
     @classmethod
@@ -103,10 +106,11 @@ class JointCounts:
         """
         counts = cls(margins.shape[0], margins.shape[1])
         trimmed = np.zeros_like(missing) if trimmed is None else trimmed
-        if not missing.shape == trimmed.shape == counts._missing.shape or tables.shape != counts._tables.shape:
+        shape = (counts.pairs, counts.bins, counts.bins)
+        if not missing.shape == trimmed.shape == counts._missing.shape or tables.shape != shape:
             raise InputError(
                 f"counts of {counts.variables} variables and {counts.bins} bins need missing and trimmed "
-                f"{counts._missing.shape} and tables {counts._tables.shape}; got {missing.shape}, {trimmed.shape} and "
+                f"{counts._missing.shape} and tables {shape}; got {missing.shape}, {trimmed.shape} and "
                 f"{tables.shape}."
             )
         if any(a.dtype.kind not in "iu" for a in (missing, trimmed, margins, tables)):
@@ -148,26 +152,41 @@ class JointCounts:
     @property
     def missing(self) -> NDArray[np.int64]:
         """Samples left out of each variable, shape (variables,)."""
-        self.flush()
+        self._settle()
         return _read_only(self._missing)
 
     @property
     def trimmed(self) -> NDArray[np.int64]:
         """Samples left out of each variable as outliers, shape (variables,); they are among `missing`."""
-        self.flush()
+        self._settle()
         return _read_only(self._trimmed)
 
     @property
     def margins(self) -> NDArray[np.int64]:
         """Counts of each variable over its own samples, shape (variables, bins)."""
-        self.flush()
+        self._settle()
         return _read_only(self._margins)
 
     @property
     def tables(self) -> NDArray[np.integer]:
         """Joint counts, shape (pairs, bins, bins)."""
         self.flush()
-        return _read_only(self._tables)
+        return _read_only(self._allocated())
+
+    @property
+    def codes(self) -> NDArray[np.uint8] | None:
+        """The codes themselves, shape (n, variables), as long as there are no tables: few samples. None from then on."""
+        self._require_whole()
+        return _read_only(self._buffer[: self._buffered]) if self._tables is None else None
+
+    def _allocated(self, n: int | None = None) -> NDArray[np.integer]:
+        """The tables, made if there are none, wide enough for n samples."""
+        wide = (self._n if n is None else n) > _INT32_MAX
+        if self._tables is None:
+            self._tables = np.zeros((self.pairs, self.bins, self.bins), dtype=np.int64 if wide else np.int32)
+        elif wide and self._tables.dtype == np.int32:
+            self._tables = self._tables.astype(np.int64)
+        return self._tables
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, JointCounts):
@@ -177,7 +196,7 @@ class JointCounts:
             and np.array_equal(self.missing, other.missing)
             and np.array_equal(self.trimmed, other.trimmed)
             and np.array_equal(self.margins, other.margins)
-            and np.array_equal(self.tables, other.tables)
+            and (not self.n or np.array_equal(self.tables, other.tables))
         )
 
     __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
@@ -201,12 +220,14 @@ class JointCounts:
             raise InputError(
                 f"codes must be uint8 of shape (samples, {self.variables}); got {codes.dtype} of shape {codes.shape}."
             )
-        wrong = (codes >= self.bins) & (codes < TRIMMED)
-        if wrong.any():
+        if codes.max(initial=0) >= self.bins and ((codes >= self.bins) & (codes < TRIMMED)).any():
+            wrong = (codes >= self.bins) & (codes < TRIMMED)
             raise InputError(
                 f"codes must be 0 to {self.bins - 1}, {MISSING} for a missing value or {TRIMMED} for an outlier; "
                 f"got {int(codes[wrong][0])}."
             )
+        if self._buffered + len(codes) >= _BUFFER_ROWS:
+            self._allocated(self._n + len(codes))  # what may fail comes before anything changes
         start = 0
         while start < len(codes):
             take = min(len(codes) - start, _BUFFER_ROWS - self._buffered)
@@ -227,16 +248,14 @@ class JointCounts:
             margins in all of its pairs, as long as no value is missing.
         """
         self.flush()
-        samples = len(first)
-        n = self._n + 2 * samples
-        if n > _INT32_MAX and self._tables.dtype == np.int32:
-            self._tables = self._tables.astype(np.int64)
+        n = self._n + 2 * len(first)
+        tables = self._allocated(n)
         from mi_probe import kernels
 
+        both = np.concatenate([first, second])
         self._broken = True  # as in flush
-        kernels.count_pairs(np.concatenate([first, second]), self._tables, partners=np.concatenate([second, first]))
-        for codes in (first, second):
-            self._count_margins(codes)
+        kernels.count_pairs(both, tables, partners=np.concatenate([second, first]))
+        self._count_margins(both)
         self._n = n
         self._broken = False
 
@@ -252,13 +271,17 @@ class JointCounts:
             mine, theirs = getattr(self, what), getattr(other, what)
             if mine != theirs:
                 raise MergeError(f"counts differ: {mine} {what} against {theirs}.")
+        n = self._n + other.n
+        if other.codes is not None and n > self._n:
+            self.update(other.codes.copy())  # of one's own, when added to itself
+            return self
+        if not other.n:
+            return self
         tables, margins, missing, trimmed = other.tables, other.margins, other.missing, other.trimmed
         self.flush()
-        n = self._n + other.n
-        if n > _INT32_MAX and self._tables.dtype == np.int32:
-            self._tables = self._tables.astype(np.int64)
+        mine = self._allocated(n)
         self._broken = True  # as in flush
-        self._tables += tables
+        mine += tables
         self._margins += margins
         self._missing += missing
         self._trimmed += trimmed
@@ -273,28 +296,55 @@ class JointCounts:
         return twin
 
     def flush(self) -> None:
-        """Count what is buffered. Every way of reading does it first."""
-        if self._broken:
-            raise MIProbeError("counting or merging was interrupted halfway: these counts are not whole. Start anew.")
+        """Count what is buffered into the tables. Reading these does it first."""
+        self._settle()
         if self._buffered == 0:
             return
         from mi_probe import kernels
 
-        codes = self._buffer[: self._buffered]
-        if self._n > _INT32_MAX and self._tables.dtype == np.int32:
-            self._tables = self._tables.astype(np.int64)
+        tables = self._allocated()
         self._broken = True  # until all of it is done: half a buffer must never pass for a whole one
-        kernels.count_pairs(codes, self._tables)
-        self._count_margins(codes)
-        self._buffered = 0
+        kernels.count_pairs(self._buffer[: self._buffered], tables)
+        self._buffered = self._settled = 0
         self._broken = False
 
+    def _require_whole(self) -> None:
+        if self._broken:
+            raise MIProbeError("counting or merging was interrupted halfway: these counts are not whole. Start anew.")
+
+    def _settle(self) -> None:
+        """Bring the margins up to what is buffered."""
+        self._require_whole()
+        if self._settled < self._buffered:
+            self._broken = True
+            self._count_margins(self._buffer[self._settled : self._buffered])
+            self._settled = self._buffered
+            self._broken = False
+
     def _count_margins(self, codes: NDArray[np.uint8]) -> None:
-        for b in range(self.bins):
-            self._margins[:, b] += np.count_nonzero(codes == b, axis=0)
-        trimmed = np.count_nonzero(codes == TRIMMED, axis=0)
-        self._missing += np.count_nonzero(codes == MISSING, axis=0) + trimmed
-        self._trimmed += trimmed
+        from mi_probe import kernels
+
+        before = self._margins.sum(axis=1)
+        kernels.count_margins(codes, self._margins)
+        absent = len(codes) - (self._margins.sum(axis=1) - before)
+        if absent.any():
+            self._missing += absent
+            self._trimmed += np.count_nonzero(codes == TRIMMED, axis=0)
+
+
+@lru_cache(maxsize=2)
+def all_pairs(variables: int) -> NDArray[np.intp]:
+    """What ``numpy.triu_indices(variables, 1)`` gives, as one read-only array of shape (2, pairs), kept for the next call.
+
+    Examples
+    --------
+    >>> all_pairs(3)
+    array([[0, 0, 1],
+           [1, 2, 2]])
+    """
+    pairs = np.stack(np.triu_indices(variables, 1))
+    pairs.flags.writeable = False
+    return pairs
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

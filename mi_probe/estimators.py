@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import xlogy
 
 from mi_probe import kernels
 from mi_probe.chance import chance_level, chance_level_of_pairs
 from mi_probe.corrections import CORRECTIONS, Correction, additive_terms
-from mi_probe.counts import JointCounts
+from mi_probe.counts import JointCounts, all_pairs
 from mi_probe.errors import InputError, nearest
 
 __all__ = ["Correction", "Estimate", "adjust", "entropy", "estimate", "estimate_tables"]
@@ -145,8 +147,11 @@ def estimate(counts: JointCounts, *, correction: Correction = "adjusted") -> Est
     >>> estimate(JointCounts.from_codes(codes, bins=2)).mi.round(4)  # two copies share their entropy, ln 2
     array([0.6931])
     """
+    _require_known(correction)
     level, self_chance = _chance(counts)
-    mi, raw, h_joint, n, se = _values(counts.tables, level, correction)
+    terms = additive_terms(correction)
+    sums = _sums_from_margins(counts) if terms is None and _is_whole(counts) else kernels.pair_sums(counts.tables, *(terms or ()))
+    mi, raw, h_joint, n, se = _values(sums, level, correction, lambda: counts.tables)
     found = Estimate(mi, raw, level, h_joint, n, entropy(counts.margins), self_chance, se)
     for array in vars(found).values():
         array.flags.writeable = False
@@ -179,26 +184,60 @@ def estimate_tables(tables: NDArray[np.integer], *, correction: Correction = "ad
     >>> mi.round(4)
     array([ 0.6931, -0.0051])
     """
+    _require_known(correction)
     level = chance_level_of_pairs(tables.sum(axis=2), tables.sum(axis=1))
-    mi, raw, _, _, se = _values(tables, np.where(tables.any(axis=(1, 2)), level, np.nan), correction)
+    sums = kernels.pair_sums(tables, *(additive_terms(correction) or ()))
+    level_or_nan = np.where(tables.any(axis=(1, 2)), level, np.nan)
+    mi, raw, _, _, se = _values(sums, level_or_nan, correction, lambda: tables)
     return mi, se, raw, level
 
 
-def _values(tables: NDArray[np.integer], level: NDArray[np.float64], correction: Correction) -> tuple[Any, ...]:
-    """Corrected and plug-in value, joint entropy, samples and standard error of each table, given its chance level."""
+def _require_known(correction: str) -> None:
     if correction not in CORRECTIONS:
         hint = nearest(str(correction), CORRECTIONS)
         raise InputError(f"correction {correction!r} is not known{hint}; choose one of {', '.join(CORRECTIONS)}.")
+
+
+def _is_whole(counts: JointCounts) -> bool:
+    """Whether each variable has the same margins in all of its pairs: some samples, and no value is missing."""
+    return counts.n > 0 and counts.pairs > 0 and not counts.missing.any()
+
+
+def _sums_from_margins(counts: JointCounts) -> kernels.PairSums:
+    """What `kernels.pair_sums` finds, where only the cells need a look: of codes, where there are no tables yet."""
+    pairs, margins, n = all_pairs(counts.variables), counts.margins, counts.n
+    if counts.codes is not None:
+        joint, spread = kernels.cell_sums_of_codes(counts.codes, pairs, margins)
+    else:
+        joint, spread = kernels.cell_sums(counts.tables, pairs, margins, n)
+    of_variable = xlogy(margins, margins).sum(axis=1)
+    occupied = np.count_nonzero(margins, axis=1).astype(np.int32)
+    return kernels.PairSums(
+        joint,
+        *of_variable[pairs],
+        np.zeros(counts.pairs),
+        spread,
+        np.full(counts.pairs, n, dtype=np.int64),
+        *occupied[pairs],
+    )
+
+
+def _values(
+    sums: kernels.PairSums,
+    level: NDArray[np.float64],
+    correction: Correction,
+    tables: Callable[[], NDArray[np.integer]],
+) -> tuple[Any, ...]:
+    """Corrected and plug-in value, joint entropy, samples and standard error of each table, given its sums and chance level."""
     terms = additive_terms(correction)
-    sums = kernels.pair_sums(tables, *(terms or ()))
     n = sums.n.astype(np.float64)
     # A constant variable shares nothing; rounding must not say otherwise.
-    constant = (sums.occupied[:, 1] == 1) | (sums.occupied[:, 2] == 1)
+    constant = (sums.rows == 1) | (sums.columns == 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         log_n = np.log(n)
         h_row, h_column, h_joint = (log_n - s / n for s in (sums.row, sums.column, sums.joint))
         raw = np.where(constant, 0.0, h_row + h_column - h_joint)
-        freedom = (sums.occupied[:, 1] - 1.0) * (sums.occupied[:, 2] - 1.0)
+        freedom = (sums.rows - 1.0) * (sums.columns - 1.0)
         independent = freedom / (2 * n**2)
         variance = (sums.spread / n - raw**2) / n - independent * np.clip(level / raw, 0, 1)
         se = np.where(constant, 0.0, np.sqrt(np.maximum(variance, independent)))
@@ -207,7 +246,7 @@ def _values(tables: NDArray[np.integer], level: NDArray[np.float64], correction:
         if terms is not None:
             mi = raw + (sums.correction + terms.of_total(sums.n, correction)) / n
         elif correction == "panzeri_treves":
-            mi = raw - kernels.relevant_bins_bias(tables) / n
+            mi = raw - kernels.relevant_bins_bias(tables()) / n
         elif correction == "chance":
             mi = raw - level
         elif correction == "adjusted":
@@ -220,7 +259,7 @@ def _values(tables: NDArray[np.integer], level: NDArray[np.float64], correction:
 def _chance(counts: JointCounts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Chance levels of the pairs and of each variable with itself; pairs with a missing value take their own margins."""
     variables = counts.variables
-    first, second = np.triu_indices(variables, 1)
+    first, second = all_pairs(variables)
     gaps = counts.missing > 0
     level = np.full(counts.pairs, np.nan)
     self_chance = np.full(variables, np.nan)

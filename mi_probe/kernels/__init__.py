@@ -4,13 +4,17 @@ Counts are the same integers whatever the number of threads and whichever way wa
 thread. What is here is for all pairs of tables; `lagged`, `squares`, `coarse` and `neighbours` each serve one room alone.
 """
 
-from mi_probe.kernels.cpu import count_pairs, encode, pair_index
+from mi_probe.kernels.cells import cell_sums, cell_sums_of_codes
+from mi_probe.kernels.cpu import count_margins, count_pairs, encode, pair_index
 from mi_probe.kernels.expected import expected_of_pairs, expected_xlogx
 from mi_probe.kernels.relevant import relevant_bins_bias
 from mi_probe.kernels.sums import PairSums, pair_sums
 
 __all__ = [
     "PairSums",
+    "cell_sums",
+    "cell_sums_of_codes",
+    "count_margins",
     "count_pairs",
     "encode",
     "expected_of_pairs",

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.kernels.cpu import in_threads, jit, ranges, threads_for
+from mi_probe.kernels.threads import in_threads, jit, ranges, threads_for
 from mi_probe.kernels.sums import f_table, jackknife_table
 
 __all__ = ["Contrasts", "contrasts"]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import psi
 
-from mi_probe.kernels.cpu import in_threads, jit, ranges, threads_for
+from mi_probe.kernels.threads import in_threads, jit, ranges, threads_for
 
 __all__ = ["Ranked", "neighbour_pairs"]
 

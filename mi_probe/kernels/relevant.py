@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.kernels.cpu import Counts, in_threads, jit, ranges, threads_for
+from mi_probe.kernels.threads import Counts, in_threads, jit, ranges, threads_for
 
 __all__ = ["relevant_bins_bias"]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.kernels.cpu import Counts, in_threads, jit, ranges, threads_for
+from mi_probe.kernels.threads import Counts, in_threads, jit, ranges, threads_for
 
 __all__ = ["SMALL", "PairSums", "f", "f_table", "jackknife_table", "pair_sums"]
 
@@ -30,8 +30,10 @@ class PairSums(NamedTuple):
     """Sum over the cells of n ln^2(n N / (a b)), a and b the cell's margins and N the samples."""
     n: NDArray[np.int64]
     """Samples in the table."""
-    occupied: NDArray[np.int32]
-    """Shape (pairs, 3): occupied cells, rows, columns."""
+    rows: NDArray[np.int32]
+    """Rows that are occupied."""
+    columns: NDArray[np.int32]
+    """Columns that are occupied."""
 
 
 def f_table() -> NDArray[np.float64]:
@@ -67,7 +69,7 @@ def _corrected(n: int, table: Any, tail: Any) -> Any:
 @jit
 def _pair_sums(
     tables: Any, small: Any, logs: Any, corrections: Any, tails: Any, first: int, last: int,
-    joint: Any, row: Any, column: Any, correction: Any, spread: Any, n: Any, occupied: Any,
+    joint: Any, row: Any, column: Any, correction: Any, spread: Any, n: Any, rows_used: Any, columns_used: Any,
 ) -> None:  # fmt: skip
     bins = tables.shape[1]
     rows = np.zeros(bins, dtype=np.int64)
@@ -91,13 +93,13 @@ def _pair_sums(
                 column[p] += f(columns[b], small)
                 correction[p] -= _corrected(columns[b], corrections[1], tails[1])
                 log_columns[b] = _log(columns[b], logs) - log_n
-                occupied[p, 2] += 1
+                columns_used[p] += 1
         for a in range(bins):
             if not rows[a]:
                 continue
             row[p] += f(rows[a], small)
             correction[p] -= _corrected(rows[a], corrections[1], tails[1])
-            occupied[p, 1] += 1
+            rows_used[p] += 1
             log_row = _log(rows[a], logs)
             for b in range(bins):
                 count = np.int64(tables[p, a, b])
@@ -106,7 +108,6 @@ def _pair_sums(
                     correction[p] += _corrected(count, corrections[0], tails[0])
                     ratio = _log(count, logs) - log_row - log_columns[b]
                     spread[p] += count * ratio * ratio
-                    occupied[p, 0] += 1
 
 
 def pair_sums(
@@ -124,7 +125,7 @@ def pair_sums(
     """
     pairs = tables.shape[0]
     joint, row, column, correction, spread = np.zeros((5, pairs))
-    sums = PairSums(joint, row, column, correction, spread, np.zeros(pairs, np.int64), np.zeros((pairs, 3), np.int32))
+    sums = PairSums(joint, row, column, correction, spread, np.zeros(pairs, np.int64), *np.zeros((2, pairs), np.int32))
     logs = np.log(np.maximum(np.arange(SMALL, dtype=np.float64), 1))
     corrections = np.zeros((2, 1)) if corrections is None else corrections
     tails = np.zeros((2, 2, 2)) if tails is None else tails
