@@ -21,7 +21,7 @@ _BLOCK = 65_536
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """Estimates of every pair i < j, in nats and float64, in the order of ``numpy.triu_indices(variables, 1)``.
+    """Estimates of every pair i < j, in nats and float64, in the order of `JointCounts.pair_indices`.
 
     Attributes
     ----------
@@ -220,7 +220,7 @@ def _values(tables: NDArray[np.integer], level: NDArray[np.float64], correction:
 def _chance(counts: JointCounts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Chance levels of the pairs and of each variable with itself; pairs with a missing value take their own margins."""
     variables = counts.variables
-    first, second = np.triu_indices(variables, 1)
+    first, second = counts.pair_indices
     gaps = counts.missing > 0
     level = np.full(counts.pairs, np.nan)
     self_chance = np.full(variables, np.nan)

@@ -6,11 +6,13 @@ thread. What is here is for all pairs of tables; `lagged`, `squares`, `coarse` a
 
 from mi_probe.kernels.cpu import count_pairs, encode, pair_index
 from mi_probe.kernels.expected import expected_of_pairs, expected_xlogx
+from mi_probe.kernels.listed import count_listed
 from mi_probe.kernels.relevant import relevant_bins_bias
 from mi_probe.kernels.sums import PairSums, pair_sums
 
 __all__ = [
     "PairSums",
+    "count_listed",
     "count_pairs",
     "encode",
     "expected_of_pairs",
