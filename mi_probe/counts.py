@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from mi_probe.binning import MAX_BINS, MISSING, TRIMMED
 from mi_probe.errors import InputError, MergeError, MIProbeError
 
-__all__ = ["JointCounts"]
+__all__ = ["JointCounts", "checked_pairs"]
 
 _BUFFER_ROWS = 4096
 _INT32_MAX = 2**31 - 1
@@ -67,7 +67,7 @@ class JointCounts:
             raise InputError(f"counts need at least 1 variable and 1 to {MAX_BINS} bins; got {variables} and {bins}.")
         self.variables = variables
         self.bins = bins
-        self._listed = None if pairs is None else _checked_pairs(pairs, variables)
+        self._listed = None if pairs is None else checked_pairs(pairs, variables)
         self._n = 0
         self._missing = np.zeros(variables, dtype=np.int64)
         self._trimmed = np.zeros(variables, dtype=np.int64)
@@ -354,8 +354,14 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
-def _checked_pairs(pairs: ArrayLike, variables: int) -> NDArray[np.intp] | None:
-    """Pairs in an array of our own; None if they are all there are."""
+def checked_pairs(pairs: ArrayLike, variables: int) -> NDArray[np.intp] | None:
+    """Pairs in an array of our own; None if they are all there are.
+
+    Raises
+    ------
+    InputError
+        They are not positions i < j among the variables, sorted and without repetition.
+    """
     listed = np.array(pairs)
     if listed.ndim != 2 or listed.shape[1] != 2 or listed.dtype.kind not in "iu":
         raise InputError(f"pairs must be whole numbers of shape (pairs, 2); got {listed.dtype} of shape {listed.shape}.")
