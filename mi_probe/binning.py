@@ -246,7 +246,7 @@ class Binning:
         if self.dimensions is None or x.shape[1] != self.width:
             among = "" if self.dimensions is None else f" of {self.width}"
             raise InputError(f"the edges were fitted for {self.variables}{among} variables; got an array of shape {x.shape}.")
-        return np.ascontiguousarray(x[:, self.dimensions])
+        return x.take(self.dimensions, axis=1)
 
     def encode(self, x: ArrayLike) -> NDArray[np.uint8]:
         """Codes of new samples.

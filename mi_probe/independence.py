@@ -82,9 +82,7 @@ def p_values(counts: PointCounts, raw: NDArray[np.float64], test: PValues = "aut
         # The nearest ones: where one token in four is kept, those four apart.
         neighbours = counts.lagged.sum(axis=(2, 3)).max(axis=0) * counts.joint.n / np.maximum(present, 1) ** 2
         followed = min(1.0, float(neighbours.max(initial=0.0)))
-        if present.max(initial=0) > 1 and not counts.lagged.any():
-            note = f"p-values: chi-square, as if samples were independent: no two of a text are known to be within {lags} tokens"
-        elif present.max(initial=0) > 1 and followed < _FEW_NEIGHBOURS:
+        if present.max(initial=0) > 1 and followed < _FEW_NEIGHBOURS:
             note += f"; but only {followed:.0%} of the samples are known to follow another: elsewhere none is allowed for"
         return serial_p_values(counts.joint, counts.lagged), note
     if test == "gamma":

@@ -54,7 +54,8 @@ class Probe:
         Leave out the tokenizer's special tokens (BOS, EOS, padding) wherever they stand. Padding is left out in any case, by the
         attention mask or, in a batch of several rows without one, where rows end (or begin) in padding.
     sample_every : int
-        Keep one token in this many of each row: those whose position is a multiple of it after `skip_first`. 1: all.
+        Keep one token in this many of each row: those whose position is a multiple of it after `skip_first`. They keep their
+        places: those further apart than `lags` count as independent in p-values, which their note then says. 1: all.
     dimensions : sequence of int, or int, optional
         Measure only these dimensions of each hook point, by index; or this many of them, as `chosen_by` says. All, by default.
     chosen_by : {"variance", "random"}

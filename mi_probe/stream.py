@@ -86,7 +86,7 @@ class PointStream:
         if self._frozen is not None:
             return _coded(self._frozen, rows)
         columns = self.probe.subset.columns(width)
-        return Prepared(np.array(rows) if columns is None else rows[:, columns], None, None, width)
+        return Prepared(np.array(rows) if columns is None else rows.take(columns, axis=1), None, None, width)
 
     def completed_by(self, prepared: Prepared, places: Places) -> PointCounts | None:
         """Edges and counts with these rows, if they complete the calibration. Changes nothing; may run out of memory."""
@@ -133,7 +133,7 @@ class PointStream:
         columns = probe.subset.columns(width)
         if probe.subset.by_variance and isinstance(probe.dimensions, int):
             columns = most_variable(sample, probe.dimensions)
-            rows, sample = rows[:, columns], sample[:, columns]
+            rows, sample = rows.take(columns, axis=1), sample.take(columns, axis=1)
         binning = Binning.fit(sample, method=probe.method, bins=bins, trim_z=probe.trim_z)
         binning = replace(binning, dimensions=columns, width=width)
         counts = PointCounts(binning, probe.extras, probe.subset.positions(binning.dimensions, binning.variables))

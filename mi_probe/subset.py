@@ -33,7 +33,7 @@ def as_dimensions(given: Any) -> Any:
     """
     if given is None or isinstance(given, str | bool):
         return given
-    if hasattr(given, "__index__"):
+    if np.ndim(given) == 0 and hasattr(given, "__index__"):
         return index(given)  # NumPy's whole numbers too
     try:
         return tuple(sorted({_whole(one) for one in given}))
@@ -53,7 +53,7 @@ def as_pairs(given: Any) -> Any:
     """
     if isinstance(given, str | bool):
         return given
-    if hasattr(given, "__index__"):
+    if np.ndim(given) == 0 and hasattr(given, "__index__"):
         return index(given)
     try:
         return tuple(sorted((min(i, j), max(i, j)) for i, j in ((_whole(i), _whole(j)) for i, j in given)))
