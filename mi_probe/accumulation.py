@@ -96,6 +96,8 @@ def sample_activations(
 ) -> NDArray[np.floating]:
     """The activations themselves of one hook point, for the first tokens that a probe would count: to look at, not to accumulate.
 
+    All dimensions, whichever the probe measures.
+
     Parameters
     ----------
     model : TransformerBridge or HookedTransformer
@@ -130,7 +132,8 @@ def sample_activations(
     names = {p.key: p.hook_name for p in resolve(model, whole)}
     if point not in names:
         raise InputError(f"the probe has no hook point '{point}'{nearest(point, names)}; it has {', '.join(names)}.")
-    alone = replace(whole, hooks=names[point], layers=None, calibration_tokens=2**62)  # never complete: the rows stay rows
+    alone = replace(whole, hooks=names[point], layers=None, dimensions=None, chosen_by="variance", pairs="all")
+    alone = replace(alone, calibration_tokens=2**62)  # never complete: the rows stay rows
     with attach(model, alone) as attached, torch.inference_mode():
         (stream,) = attached.streams.values()
         for tokens, _ in batches(texts, model, batch_size=1):

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mi_probe.errors import BinningError, InputError, MergeError
 
-__all__ = ["MAX_BINS", "MISSING", "TRIMMED", "Binning", "BinningMethod", "auto_bins"]
+__all__ = ["MAX_BINS", "MISSING", "TRIMMED", "Binning", "BinningMethod", "auto_bins", "mean_and_sd"]
 
 BinningMethod = Literal["equal_count", "equal_width"]
 
@@ -72,6 +72,10 @@ class Binning:
     frame : array, shape (variables, 2), float64, optional
         Mean and standard deviation of each variable over the values that the edges were fitted on, for second moments. None where
         the edges came from elsewhere.
+    dimensions : array, shape (variables,), int, optional
+        Which columns of an activation the edges are for, ascending. None: all of them, in order.
+    width : int, optional
+        Columns of such an activation; must be given with `dimensions`.
 
     Examples
     --------
@@ -86,6 +90,8 @@ class Binning:
     method: BinningMethod
     limits: NDArray[np.float64] | None = None
     frame: NDArray[np.float64] | None = None
+    dimensions: NDArray[np.intp] | None = None
+    width: int = 0
 
     def __post_init__(self) -> None:
         edges = np.array(self.edges, dtype=np.float64, order="C")  # a copy: nobody else may change frozen edges
@@ -109,6 +115,28 @@ class Binning:
                 )
             frame.flags.writeable = False
             object.__setattr__(self, "frame", frame)
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        if self.dimensions is None:
+            if self.width not in (0, self.variables):
+                raise BinningError(f"edges of {self.variables} of {self.width} columns must say which, in dimensions.")
+            object.__setattr__(self, "width", self.variables)
+            return
+        dimensions = np.array(self.dimensions)
+        if (
+            dimensions.shape != (self.variables,)
+            or dimensions.dtype.kind not in "iu"
+            or (np.diff(dimensions.astype(np.int64)) <= 0).any()
+            or not 0 <= dimensions.min(initial=0) <= dimensions.max(initial=0) < self.width
+        ):
+            raise BinningError(
+                f"dimensions must be {self.variables} ascending columns below the width, {self.width}; got {dimensions}."
+            )
+        dimensions = dimensions.astype(np.intp)
+        dimensions.flags.writeable = False
+        object.__setattr__(self, "width", int(self.width))
+        object.__setattr__(self, "dimensions", None if len(dimensions) == self.width else dimensions)
 
     @property
     def variables(self) -> int:
@@ -120,9 +148,15 @@ class Binning:
         """Number of bins, the same for every variable."""
         return int(self.edges.shape[1]) + 1
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the variables are called: the columns of the activation."""
+        return tuple(map(str, range(self.variables) if self.dimensions is None else self.dimensions))
+
     def __repr__(self) -> str:
         trimmed = "" if self.limits is None else ", trimmed"
-        return f"Binning({self.variables} variables, {self.bins} bins, {self.method}{trimmed})"
+        chosen = "" if self.dimensions is None else f" of {self.width:,}"
+        return f"Binning({self.variables}{chosen} variables, {self.bins} bins, {self.method}{trimmed})"
 
     @classmethod
     def fit(
@@ -178,17 +212,50 @@ class Binning:
         if x.shape[0] and x.shape[1]:
             fitted = _equal_count(values, bins) if method == "equal_count" else _equal_width(values, bins)
             edges = np.where(np.isnan(fitted), np.inf, fitted)
-        mean, sd = _mean_and_sd(values)
+        mean, sd = mean_and_sd(values)
         frame = np.stack([mean, np.where(sd > 0, sd, np.where(mean == 0, 1.0, np.abs(mean)))], axis=1)
         return cls(edges, method, limits, frame)
+
+    def select(self, x: ArrayLike) -> NDArray[np.floating]:
+        """The columns of an array that the edges are for.
+
+        Parameters
+        ----------
+        x : array, shape (samples, width) or (samples, variables)
+            Whole rows, or these columns of them.
+
+        Returns
+        -------
+        array, shape (samples, variables)
+
+        Raises
+        ------
+        InputError
+            `x` has another number of columns.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> Binning(np.zeros((2, 1)), "equal_count", dimensions=[1, 4], width=5).select(np.arange(10.0).reshape(2, 5))
+        array([[1., 4.],
+               [6., 9.]])
+        """
+        x = as_samples(x)
+        if x.shape[1] == self.variables:
+            return x
+        if self.dimensions is None or x.shape[1] != self.width:
+            among = "" if self.dimensions is None else f" of {self.width}"
+            raise InputError(f"the edges were fitted for {self.variables}{among} variables; got an array of shape {x.shape}.")
+        return x.take(self.dimensions, axis=1)
 
     def encode(self, x: ArrayLike) -> NDArray[np.uint8]:
         """Codes of new samples.
 
         Parameters
         ----------
-        x : array, shape (samples, variables)
-            float32 is compared as it is, without loss. Values beyond the outer edges fall into the outer bins.
+        x : array, shape (samples, variables) or (samples, width)
+            Of whole rows, `select` takes the columns. float32 is compared as it is, without loss. Values beyond the outer edges
+            fall into the outer bins.
 
         Returns
         -------
@@ -202,9 +269,7 @@ class Binning:
         """
         from mi_probe.kernels import encode
 
-        x = as_samples(x)
-        if x.shape[1] != self.variables:
-            raise InputError(f"the edges were fitted for {self.variables} variables; got an array of shape {x.shape}.")
+        x = self.select(x)
         codes = encode(x, self.edges)
         if self.limits is not None:
             beyond = (x < self.limits[:, 0]) | (x > self.limits[:, 1])
@@ -213,32 +278,41 @@ class Binning:
 
     def require_same(self, other: Binning) -> None:
         """Raise `MergeError`, naming the first difference, unless both have the same edges."""
-        if self.edges.shape != other.edges.shape:
+        if self.edges.shape != other.edges.shape or self.width != other.width:
             raise MergeError(f"binnings differ: {self!r} against {other!r}.")
+        mine, theirs = (np.arange(b.width) if b.dimensions is None else b.dimensions for b in (self, other))
+        if not np.array_equal(mine, theirs):
+            v = int(np.argmax(mine != theirs))
+            raise MergeError(
+                f"binnings differ: variable {v} is dimension {mine[v]} against {theirs[v]} "
+                f"({np.count_nonzero(~np.isin(mine, theirs))} dimensions differ in all). Use one binning for both."
+            )
         different = np.argwhere(self.edges != other.edges)
         if len(different):
             v, k = different[0]
             raise MergeError(
-                f"binnings differ: edge {k} of variable {v} is {self.edges[v, k]!r} against {other.edges[v, k]!r} "
+                f"binnings differ: edge {k} of variable {self.names[v]} is {self.edges[v, k]!r} against {other.edges[v, k]!r} "
                 f"({len(different)} edges differ in all). Fit one binning and use it for both."
             )
         if (self.limits is None) != (other.limits is None):
             raise MergeError("binnings differ: one leaves outliers out, the other does not.")
         if self.limits is not None and other.limits is not None and not np.array_equal(self.limits, other.limits):
             v = int(np.argwhere(self.limits != other.limits)[0, 0])
-            raise MergeError(f"binnings differ: the limits of variable {v} are {self.limits[v]} against {other.limits[v]}.")
+            raise MergeError(
+                f"binnings differ: the limits of variable {self.names[v]} are {self.limits[v]} against {other.limits[v]}."
+            )
 
 
 def _limits(values: NDArray[np.floating], trim_z: float) -> NDArray[np.float64]:
     if isinstance(trim_z, bool) or not isinstance(trim_z, int | float | np.number) or not trim_z > 0:
         raise BinningError(f"trim_z must be a number of standard deviations above 0, or None; got {trim_z!r}.")
-    mean, sd = _mean_and_sd(values)
+    mean, sd = mean_and_sd(values)
     limits = np.stack([mean - trim_z * sd, mean + trim_z * sd], axis=1)
     limits[sd == 0] = [-np.inf, np.inf]
     return limits
 
 
-def _mean_and_sd(values: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def mean_and_sd(values: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Of each column's values that are not NaN; 0 and 0 where there is none, and sd exactly 0 for a constant."""
     present = ~np.isnan(values)
     count = np.maximum(present.sum(axis=0), 1)

@@ -44,7 +44,7 @@ def binned_copula_correlation(counts: JointCounts) -> Floats:
     0.6
     """
     means, coefficients = _scores(counts.margins)
-    first, second = np.triu_indices(counts.variables, 1)
+    first, second = counts.pair_indices
     rho = np.empty(counts.pairs)
     for start in range(0, counts.pairs, _BLOCK):
         part = slice(start, start + _BLOCK)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mi_probe.binning import MAX_BINS, MISSING, TRIMMED
 from mi_probe.errors import InputError, MergeError, MIProbeError
 
-__all__ = ["JointCounts", "all_pairs"]
+__all__ = ["JointCounts", "all_pairs", "checked_pairs"]
 
 _BUFFER_ROWS = 4096
 _INT32_MAX = 2**31 - 1
+_BLOCK = 65_536  # pairs that are checked together
 
 
 class JointCounts:
-    """Joint histograms of every pair of variables i < j, built incrementally.
+    """Joint histograms of every pair of variables i < j, or of some of them, built incrementally.
 
     Codes are buffered, so that many short texts cost what one long one does; reading the tables empties the buffer first. There
     are no tables before that: a short text is estimated from its codes. Cells are 32-bit until the number of samples could
@@ -29,9 +30,13 @@ class JointCounts:
     ----------
     variables, bins : int
         Shape of the tables.
+    pairs : array, shape (pairs, 2), int, optional
+        The pairs to count, as positions i < j among the variables, sorted and without repetition. All by default.
 
     Attributes
     ----------
+    listed : array, shape (pairs, 2), or None
+        The pairs that are counted; None if all of them are.
     n : int
         Samples seen.
     missing : array, shape (variables,), int64
@@ -42,7 +47,7 @@ class JointCounts:
     margins : array, shape (variables, bins), int64
         Counts of each variable over its own present samples.
     tables : array, shape (pairs, bins, bins)
-        Joint counts in the order of ``numpy.triu_indices(variables, 1)``.
+        Joint counts in the order of `pair_indices`.
 
     The arrays are read-only views of the counts as they go on; `copy` keeps a moment.
 
@@ -59,11 +64,12 @@ class JointCounts:
     6
     """
 
-    def __init__(self, variables: int, bins: int) -> None:
+    def __init__(self, variables: int, bins: int, pairs: ArrayLike | None = None) -> None:
         if variables < 1 or not 1 <= bins <= MAX_BINS:
             raise InputError(f"counts need at least 1 variable and 1 to {MAX_BINS} bins; got {variables} and {bins}.")
         self.variables = variables
         self.bins = bins
+        self._listed = None if pairs is None else checked_pairs(pairs, variables)
         self._n = 0
         self._missing = np.zeros(variables, dtype=np.int64)
         self._trimmed = np.zeros(variables, dtype=np.int64)
@@ -96,6 +102,7 @@ class JointCounts:
         margins: NDArray[np.integer],
         tables: NDArray[np.integer],
         trimmed: NDArray[np.integer] | None = None,
+        pairs: ArrayLike | None = None,
     ) -> JointCounts:
         """Rebuild counts from their arrays, as a file stores them.
 
@@ -104,7 +111,7 @@ class JointCounts:
         InputError
             The arrays contradict each other: shapes, negative counts, or margins that do not add up.
         """
-        counts = cls(margins.shape[0], margins.shape[1])
+        counts = cls(margins.shape[0], margins.shape[1], pairs)
         trimmed = np.zeros_like(missing) if trimmed is None else trimmed
         shape = (counts.pairs, counts.bins, counts.bins)
         if not missing.shape == trimmed.shape == counts._missing.shape or tables.shape != shape:
@@ -121,12 +128,15 @@ class JointCounts:
             raise InputError("more samples were trimmed than were left out.")
         if (margins.sum(axis=1) + missing != n).any():
             raise InputError("margins and missing samples do not add up to the number of samples.")
-        for start, i, block in _rows_of(counts.variables):
-            part = tables[start : start + block]
-            too_many = (part.sum(axis=2) > margins[i]).any() or (part.sum(axis=1) > margins[i + 1 :]).any()
-            too_few = (part.sum(axis=(1, 2)) < n - missing[i] - missing[i + 1 :]).any()
-            if too_many or too_few:
-                raise InputError(f"the tables of variable {i} do not fit its margins.")
+        first, second = counts.pair_indices
+        for start in range(0, counts.pairs, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            i, j, part = first[block], second[block], tables[block]
+            rows, columns = part.sum(axis=2), part.sum(axis=1)
+            wrong = (rows > margins[i]).any(axis=1) | (columns > margins[j]).any(axis=1)
+            wrong |= rows.sum(axis=1) < n - missing[i] - missing[j]
+            if wrong.any():
+                raise InputError(f"the tables of variable {i[wrong.argmax()]} do not fit its margins.")
         counts._n = int(n)
         counts._missing[:] = missing
         counts._trimmed[:] = trimmed
@@ -141,8 +151,27 @@ class JointCounts:
 
     @property
     def pairs(self) -> int:
-        """Number of pairs i < j."""
-        return self.variables * (self.variables - 1) // 2
+        """Number of pairs i < j that are counted."""
+        return self.variables * (self.variables - 1) // 2 if self._listed is None else len(self._listed)
+
+    @property
+    def listed(self) -> NDArray[np.intp] | None:
+        """The pairs that are counted, shape (pairs, 2); None if all of them are."""
+        return None if self._listed is None else _read_only(self._listed)
+
+    @property
+    def pair_indices(self) -> NDArray[np.intp]:
+        """The first and the second variable of each pair, shape (2, pairs), in the order of `tables`; read-only.
+
+        Of all pairs it is the order of ``numpy.triu_indices(variables, 1)``.
+
+        Examples
+        --------
+        >>> JointCounts(4, 2, pairs=[[0, 3], [1, 2]]).pair_indices
+        array([[0, 1],
+               [3, 2]])
+        """
+        return all_pairs(self.variables) if self._listed is None else _read_only(self._listed.T)
 
     @property
     def n(self) -> int:
@@ -193,6 +222,7 @@ class JointCounts:
             return NotImplemented
         return (
             (self.n, self.variables, self.bins) == (other.n, other.variables, other.bins)
+            and _same_pairs(self._listed, other._listed)
             and np.array_equal(self.missing, other.missing)
             and np.array_equal(self.trimmed, other.trimmed)
             and np.array_equal(self.margins, other.margins)
@@ -250,11 +280,9 @@ class JointCounts:
         self.flush()
         n = self._n + 2 * len(first)
         tables = self._allocated(n)
-        from mi_probe import kernels
-
         both = np.concatenate([first, second])
         self._broken = True  # as in flush
-        kernels.count_pairs(both, tables, partners=np.concatenate([second, first]))
+        self._count_pairs(both, tables, partners=np.concatenate([second, first]))
         self._count_margins(both)
         self._n = n
         self._broken = False
@@ -265,12 +293,9 @@ class JointCounts:
         Raises
         ------
         MergeError
-            Another number of variables or bins.
+            Another number of variables or bins, or other pairs.
         """
-        for what in ("variables", "bins"):
-            mine, theirs = getattr(self, what), getattr(other, what)
-            if mine != theirs:
-                raise MergeError(f"counts differ: {mine} {what} against {theirs}.")
+        self.require_same(other)
         n = self._n + other.n
         if other.codes is not None and n > self._n:
             self.update(other.codes.copy())  # of one's own, when added to itself
@@ -289,9 +314,28 @@ class JointCounts:
         self._broken = False
         return self
 
+    def require_same(self, other: JointCounts, names: Sequence[str] | None = None) -> None:
+        """Raise `MergeError`, naming the first difference, unless both count the same pairs in the same bins.
+
+        Parameters
+        ----------
+        other : JointCounts
+        names : sequence of str, optional
+            What the variables are called; 0, 1, 2, ... by default.
+        """
+        for what in ("variables", "bins", "pairs"):
+            mine, theirs = getattr(self, what), getattr(other, what)
+            if mine != theirs:
+                raise MergeError(f"counts differ: {mine} {what} against {theirs}.")
+        if not _same_pairs(self._listed, other._listed):
+            one, two = (np.stack(counts.pair_indices, axis=1) for counts in (self, other))
+            k = int((one != two).any(axis=1).argmax())
+            mine, theirs = (" and ".join(str(v) if names is None else names[v] for v in pairs[k]) for pairs in (one, two))
+            raise MergeError(f"counts differ: pair {k} is of {mine} against {theirs}.")
+
     def copy(self) -> JointCounts:
         """An independent copy."""
-        twin = JointCounts(self.variables, self.bins)
+        twin = JointCounts(self.variables, self.bins, self._listed)
         twin += self
         return twin
 
@@ -300,13 +344,19 @@ class JointCounts:
         self._settle()
         if self._buffered == 0:
             return
-        from mi_probe import kernels
-
         tables = self._allocated()
         self._broken = True  # until all of it is done: half a buffer must never pass for a whole one
-        kernels.count_pairs(self._buffer[: self._buffered], tables)
+        self._count_pairs(self._buffer[: self._buffered], tables)
         self._buffered = self._settled = 0
         self._broken = False
+
+    def _count_pairs(self, codes: NDArray[np.uint8], tables: NDArray[np.integer], **options: Any) -> None:
+        from mi_probe import kernels
+
+        if self._listed is None:
+            kernels.count_pairs(codes, tables, **options)
+        else:
+            kernels.count_listed(codes, self._listed, tables, **options)
 
     def _require_whole(self) -> None:
         if self._broken:
@@ -342,7 +392,7 @@ def all_pairs(variables: int) -> NDArray[np.intp]:
     array([[0, 0, 1],
            [1, 2, 2]])
     """
-    pairs = np.stack(np.triu_indices(variables, 1))
+    pairs = np.array(np.triu_indices(variables, 1))
     pairs.flags.writeable = False
     return pairs
 
@@ -353,9 +403,27 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
-def _rows_of(variables: int) -> Iterator[tuple[int, int, int]]:
-    """(first pair, variable i, number of pairs) of each variable i as the first of its pairs."""
-    start = 0
-    for i in range(variables - 1):
-        yield start, i, variables - 1 - i
-        start += variables - 1 - i
+def checked_pairs(pairs: ArrayLike, variables: int) -> NDArray[np.intp] | None:
+    """Pairs in an array of our own; None if they are all there are.
+
+    Raises
+    ------
+    InputError
+        They are not positions i < j among the variables, sorted and without repetition.
+    """
+    listed = np.array(pairs)
+    if listed.ndim != 2 or listed.shape[1] != 2 or listed.dtype.kind not in "iu":
+        raise InputError(f"pairs must be whole numbers of shape (pairs, 2); got {listed.dtype} of shape {listed.shape}.")
+    listed = np.ascontiguousarray(listed, dtype=np.intp)
+    i, j = listed.T
+    wrong = (i < 0) | (i >= j) | (j >= variables)
+    if wrong.any():
+        raise InputError(f"pairs must be positions i < j among {variables} variables; got {listed[wrong.argmax()].tolist()}.")
+    wrong = np.diff(i * variables + j, prepend=-1) <= 0
+    if wrong.any():
+        raise InputError(f"pairs must be sorted, each once; {listed[wrong.argmax()].tolist()} comes too late.")
+    return None if len(listed) == variables * (variables - 1) // 2 else listed
+
+
+def _same_pairs(one: NDArray[np.intp] | None, two: NDArray[np.intp] | None) -> bool:
+    return one is two or (one is not None and two is not None and np.array_equal(one, two))

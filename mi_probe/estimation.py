@@ -22,6 +22,7 @@ from mi_probe.places import Places
 from mi_probe.pointcounts import PointCounts
 from mi_probe.pointresult import PairwiseMI
 from mi_probe.shards import shard_errors
+from mi_probe.subset import Pairs, Subset, as_pairs
 
 __all__ = ["estimate_point", "pairwise"]
 
@@ -46,7 +47,7 @@ def estimate_point(
     p_values : str
         See `mi_probe.independence.p_values`.
     names : sequence of str, optional
-        Names of the variables; 0, 1, 2, ... by default.
+        Names of the variables; by default the indices of their dimensions, 0, 1, 2, ... unless some were chosen.
     columns : dict of str -> array, shape (pairs,), optional
         Further columns that the caller knows.
 
@@ -62,7 +63,7 @@ def estimate_point(
     if "gaussian" not in more:
         more["gaussian"] = gaussian_mi(binned_copula_correlation(joint), found.n)
     if counts.moments is not None:
-        upper = np.triu_indices(joint.variables, 1)
+        upper = joint.pair_indices
         more["linear"] = gaussian_mi(counts.moments.correlation()[upper], counts.moments.n[upper])
     if counts.shards:
         more["shard_se"] = shard_errors(joint, counts.shards, correction)
@@ -78,7 +79,7 @@ def estimate_point(
         array.flags.writeable = False
     return PairwiseMI(
         found,
-        tuple(map(str, range(joint.variables) if names is None else names)),
+        counts.binning.names if names is None else tuple(map(str, names)),
         joint.n,
         joint.missing.copy(),
         joint.bins,
@@ -87,6 +88,7 @@ def estimate_point(
         more,
         joint.trimmed.copy(),
         tuple(filter(None, (note, *_notes(counts, found)))),
+        joint.listed,
     )
 
 
@@ -97,6 +99,10 @@ def _can_be_unbinned(counts: PointCounts) -> bool:
 def _notes(counts: PointCounts, found: Estimate) -> list[str]:
     joint = counts.joint
     notes = []
+    if counts.binning.dimensions is not None:
+        notes.append(f"{joint.variables:,} of {counts.binning.width:,} dimensions were counted")
+    if joint.listed is not None:
+        notes.append(f"{joint.pairs:,} of {joint.variables * (joint.variables - 1) // 2:,} pairs were counted")
     if counts.binning.method != "equal_count":
         notes.append("no continuous column: it takes equal-count bins")
     elif not _can_be_unbinned(counts):
@@ -134,8 +140,10 @@ def pairwise(
     trim_z: float | None = None,
     p_values: PValues = "auto",
     names: Sequence[str] | None = None,
+    pairs: Pairs | Sequence[Sequence[int]] = "all",
+    seed: int = 0,
 ) -> PairwiseMI:
-    """Mutual information between every two columns of an array.
+    """Mutual information between every two columns of an array, or some of them.
 
     Parameters
     ----------
@@ -155,6 +163,10 @@ def pairwise(
         before them, as tokens of a text do; none beyond 100,000 rows.
     names : sequence of str, optional
         Names of the variables; a DataFrame's columns, or 0, 1, 2, ... by default.
+    pairs : "all", int, or sequence of (int, int)
+        Every pair of columns; this many of them, drawn at random; or these, by column number.
+    seed : int
+        For random pairs.
 
     Returns
     -------
@@ -163,7 +175,8 @@ def pairwise(
     Raises
     ------
     InputError
-        `x` is not samples x variables, `names` has another length, or the correction or test is not known or cannot be done.
+        `x` is not samples x variables, `names` has another length, `pairs` are not pairs of its columns, or the correction or
+        test is not known or cannot be done.
     BinningError
         Unknown method, impossible number of bins or `trim_z`.
 
@@ -180,9 +193,14 @@ def pairwise(
     samples = as_samples(x)
     if names is not None and len(names) != samples.shape[1]:
         raise InputError(f"{len(names)} names were given for {samples.shape[1]} variables.")
+    chosen = Subset(pairs=as_pairs(pairs), seed=seed)
+    if chosen.problems():
+        raise InputError(f"{'; '.join(chosen.problems())}.")
+    chosen.columns(samples.shape[1])  # raises unless all pairs are of its columns
     binning = Binning.fit(samples, method=method, bins=bins, trim_z=trim_z)
     codes = binning.encode(samples)
-    counts = PointCounts(binning, Extras(lags=LAGS if p_values in ("auto", "serial") else 0))
+    extras = Extras(lags=LAGS if p_values in ("auto", "serial") else 0)
+    counts = PointCounts(binning, extras, chosen.positions(None, samples.shape[1]))
     counts.update(codes, Places.of_one_text(len(samples)))
     kept = np.where(codes < binning.bins, samples, samples.dtype.type(np.nan))
     columns = {"gaussian": _gaussian(normal_scores(kept), counts), "linear": _gaussian(kept, counts)}
@@ -190,7 +208,7 @@ def pairwise(
 
 
 def _gaussian(x: NDArray[np.floating], counts: PointCounts) -> NDArray[np.float64]:
-    upper = np.triu_indices(x.shape[1], 1)
+    upper = counts.joint.pair_indices
     present = (np.isfinite(x)).astype(np.float64)
     n = (present.T @ present)[upper] if counts.joint.missing.any() else np.full(len(upper[0]), len(x))
     return gaussian_mi(pearson(x)[upper], n)

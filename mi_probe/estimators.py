@@ -13,7 +13,7 @@ from scipy.special import xlogy
 from mi_probe import kernels
 from mi_probe.chance import chance_level, chance_level_of_pairs
 from mi_probe.corrections import CORRECTIONS, Correction, additive_terms
-from mi_probe.counts import JointCounts, all_pairs
+from mi_probe.counts import JointCounts
 from mi_probe.errors import InputError, nearest
 
 __all__ = ["Correction", "Estimate", "adjust", "entropy", "estimate", "estimate_tables"]
@@ -23,7 +23,7 @@ _BLOCK = 65_536
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """Estimates of every pair i < j, in nats and float64, in the order of ``numpy.triu_indices(variables, 1)``.
+    """Estimates of every pair i < j, in nats and float64, in the order of `JointCounts.pair_indices`.
 
     Attributes
     ----------
@@ -205,21 +205,17 @@ def _is_whole(counts: JointCounts) -> bool:
 
 def _sums_from_margins(counts: JointCounts) -> kernels.PairSums:
     """What `kernels.pair_sums` finds, where only the cells need a look: of codes, where there are no tables yet."""
-    pairs, margins, n = all_pairs(counts.variables), counts.margins, counts.n
+    pairs, margins, n = counts.pair_indices, counts.margins, counts.n
     if counts.codes is not None:
         joint, spread = kernels.cell_sums_of_codes(counts.codes, pairs, margins)
     else:
         joint, spread = kernels.cell_sums(counts.tables, pairs, margins, n)
     of_variable = xlogy(margins, margins).sum(axis=1)
     occupied = np.count_nonzero(margins, axis=1).astype(np.int32)
-    return kernels.PairSums(
-        joint,
-        *of_variable[pairs],
-        np.zeros(counts.pairs),
-        spread,
-        np.full(counts.pairs, n, dtype=np.int64),
-        *occupied[pairs],
-    )
+    row, column = of_variable[pairs]
+    rows, columns = occupied[pairs]
+    nothing = np.zeros(counts.pairs)
+    return kernels.PairSums(joint, row, column, nothing, spread, np.full(counts.pairs, n), rows, columns)
 
 
 def _values(
@@ -259,7 +255,7 @@ def _values(
 def _chance(counts: JointCounts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Chance levels of the pairs and of each variable with itself; pairs with a missing value take their own margins."""
     variables = counts.variables
-    first, second = all_pairs(variables)
+    first, second = counts.pair_indices
     gaps = counts.missing > 0
     level = np.full(counts.pairs, np.nan)
     self_chance = np.full(variables, np.nan)

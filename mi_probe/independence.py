@@ -79,7 +79,8 @@ def p_values(counts: PointCounts, raw: NDArray[np.float64], test: PValues = "aut
         note = f"p-values: chi-square, allowing for resemblance up to {lags} samples apart"
         present = counts.joint.margins.sum(axis=1).astype(np.float64)
         # Of a variable with gaps a share q of the samples is there, and q^2 of the neighbours.
-        neighbours = counts.lagged[0].sum(axis=(1, 2)) * counts.joint.n / np.maximum(present, 1) ** 2
+        # The nearest ones: where one token in four is kept, those four apart.
+        neighbours = counts.lagged.sum(axis=(2, 3)).max(axis=0) * counts.joint.n / np.maximum(present, 1) ** 2
         followed = min(1.0, float(neighbours.max(initial=0.0)))
         if present.max(initial=0) > 1 and followed < _FEW_NEIGHBOURS:
             note += f"; but only {followed:.0%} of the samples are known to follow another: elsewhere none is allowed for"

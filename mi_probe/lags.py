@@ -50,6 +50,14 @@ class LaggedCounts:
         lags = len(self.counts)
         if not len(codes) or not lags:
             return
+        step = _step(places)
+        if step == 0 or step > lags:
+            return
+        if step > 1:  # as where one token in so many is kept: the places between need not be walked through
+            some = np.zeros_like(self.counts[step - 1 :: step])
+            count_lags(*Places(places.sequence, places.position // step, places.document).spread_out(codes), some)
+            self.counts[step - 1 :: step] += some
+            return
         wide, lengths = places.spread_out(codes)
         texts, again, which = [], [], places.texts
         for start, part in zip(places.starts(), np.split(wide, np.cumsum(lengths)[:-1]), strict=True):
@@ -78,3 +86,11 @@ class LaggedCounts:
         twin.counts += self.counts
         twin._tails = self._tails.copy()
         return twin
+
+
+def _step(places: Places) -> int:
+    """The largest number that divides every distance of rows within a sequence, 0 if there is none; 1 if sequences go on."""
+    if (places.texts >= 0).any():
+        return 1
+    inside = np.diff(places.sequence) == 0
+    return int(np.gcd.reduce(np.diff(places.position)[inside], initial=0))

@@ -17,8 +17,18 @@ if TYPE_CHECKING:
 __all__ = ["PairTable", "square"]
 
 
-def square(values: NDArray[Any], diagonal: NDArray[Any]) -> NDArray[Any]:
+Pair = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+
+def square(values: NDArray[Any], diagonal: NDArray[Any], pairs: Pair | None = None) -> NDArray[Any]:
     """The symmetric matrix of values of the pairs i < j and of a diagonal.
+
+    Parameters
+    ----------
+    values : array, shape (pairs,)
+    diagonal : array, shape (variables,)
+    pairs : (array, array), each of shape (pairs,), optional
+        The two variables of each pair, where there are values of some only: all others are NaN, in a matrix of float64.
 
     Examples
     --------
@@ -29,8 +39,11 @@ def square(values: NDArray[Any], diagonal: NDArray[Any]) -> NDArray[Any]:
            [2, 3, 0]])
     """
     size = len(diagonal)
-    matrix = np.empty((size, size), dtype=np.result_type(values, diagonal))
-    first, second = np.triu_indices(size, 1)
+    if pairs is None:
+        matrix, pairs = np.empty((size, size), dtype=np.result_type(values, diagonal)), np.triu_indices(size, 1)
+    else:
+        matrix = np.full((size, size), np.nan)
+    first, second = pairs
     matrix[first, second] = values
     matrix[second, first] = values
     np.fill_diagonal(matrix, diagonal)
@@ -41,7 +54,18 @@ class PairTable(ABC):
     """Base of `PairwiseMI` and `NeighbourMI`: columns by name, tables, the strongest pairs."""
 
     names: tuple[str, ...]
+    listed: NDArray[np.intp] | None = None
     _without_unit = ("n", "p", "q")
+
+    @property
+    def pair_indices(self) -> Pair:
+        """The first and the second variable of each pair, as positions among `names`, each of shape (pairs,).
+
+        Of all pairs it is the order of ``numpy.triu_indices(variables, 1)``.
+        """
+        if self.listed is None:
+            return np.triu_indices(len(self.names), 1)
+        return self.listed[:, 0].copy(), self.listed[:, 1].copy()
 
     @property
     @abstractmethod
@@ -53,7 +77,7 @@ class PairTable(ABC):
         """The values of one of `columns`, shape (pairs,)."""
 
     def pairs(self, what: str = "mi") -> NDArray[Any]:
-        """The values of the pairs i < j, shape (pairs,), in the order of ``numpy.triu_indices(variables, 1)``.
+        """The values of the pairs i < j, shape (pairs,), in the order of `pair_indices`.
 
         Parameters
         ----------
@@ -76,7 +100,7 @@ class PairTable(ABC):
         ----------
         units : {"nats", "bits"}
         """
-        first, second = np.triu_indices(len(self.names), 1)
+        first, second = self.pair_indices
         return self._frame(first, second, np.arange(len(first)), units)
 
     def top_pairs(self, k: int = 10, by: str = "mi", *, units: Units = "nats") -> pd.DataFrame:
@@ -101,7 +125,7 @@ class PairTable(ABC):
         k = max(0, min(k, len(values)))
         best = np.argpartition(-values, k - 1)[:k] if 0 < k < len(values) else np.arange(len(values))[:k]
         best = best[np.argsort(-values[best], kind="stable")]
-        first, second = np.triu_indices(len(self.names), 1)
+        first, second = self.pair_indices
         return self._frame(first[best], second[best], best, units)
 
     def _frame(self, first: NDArray[Any], second: NDArray[Any], at: NDArray[Any], units: Units) -> pd.DataFrame:

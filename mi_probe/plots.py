@@ -136,7 +136,7 @@ def heat_map(
     point : PairwiseMI
     title : str
     most : int
-        With more variables than this, only those with the largest mean MI are drawn.
+        With more variables than this, only those with the largest mean MI are drawn. Pairs that were not counted are left blank.
     units : {"nats", "bits"}
     variables : str
         What these are, in the reader's words.
@@ -153,8 +153,13 @@ def heat_map(
 
     mi = per_nat(units) * np.nan_to_num(point.mi)
     np.fill_diagonal(mi, 0)
-    chosen = np.argsort(-mi.mean(axis=0), kind="stable")[:most]
-    mi = mi[np.ix_(chosen, chosen)]
+    blank = np.zeros(mi.shape, dtype=bool)
+    if point.listed is not None:
+        blank[:] = True
+        blank[point.pair_indices] = blank[point.pair_indices[::-1]] = False
+    partners = np.maximum(len(mi) - 1 - (blank.sum(axis=0) - blank.diagonal()), 1)
+    chosen = np.argsort(-mi.sum(axis=0) / partners, kind="stable")[:most]
+    mi, blank = mi[np.ix_(chosen, chosen)], blank[np.ix_(chosen, chosen)]
     labels = [point.names[k] for k in chosen]
     if len(mi) > 2:
         distance = mi.max() - mi
@@ -164,14 +169,16 @@ def heat_map(
         if len(mi) <= 200:
             tree = optimal_leaf_ordering(tree, condensed)
         order = leaves_list(tree)
-        mi = mi[np.ix_(order, order)]
+        mi, blank = mi[np.ix_(order, order)], blank[np.ix_(order, order)]
         labels = [labels[k] for k in order]
     np.fill_diagonal(mi, np.nan)  # a variable with itself is its entropy, not a dependence
     figure, axes = _figure(size=(6.2, 5.4))
-    top = float(np.nanquantile(mi, 0.999)) if len(mi) > 1 else 1.0
+    mi[blank] = np.nan
+    top = float(np.nanquantile(mi, 0.999)) if np.isfinite(mi).any() else 1.0
     image = axes.imshow(mi, cmap="magma", vmin=0, vmax=max(top, 1e-3), interpolation="nearest")
     figure.colorbar(image, ax=axes, label=f"mutual information ({units})", extend="max", shrink=0.9)
-    axes.set_xlabel(f"{len(mi)} {variables}, clustered\n(diagonal left out; values below 0 are black)")
+    white = ", pairs that were not counted are white" if point.listed is not None else ""
+    axes.set_xlabel(f"{len(mi)} {variables}, clustered\n(diagonal left out; values below 0 are black{white})")
     if len(mi) <= 40:
         axes.set_xticks(range(len(mi)), labels, rotation=90, fontsize=7)
         axes.set_yticks(range(len(mi)), labels, fontsize=7)

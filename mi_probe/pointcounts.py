@@ -29,6 +29,8 @@ class PointCounts:
     ----------
     binning : Binning
     extras : Extras
+    pairs : array, shape (pairs, 2), int, optional
+        As for `JointCounts`; all by default.
 
     Attributes
     ----------
@@ -49,15 +51,15 @@ class PointCounts:
     (60, [40, 20], 57)
     """
 
-    def __init__(self, binning: Binning, extras: Extras | None = None) -> None:
+    def __init__(self, binning: Binning, extras: Extras | None = None, pairs: NDArray[np.intp] | None = None) -> None:
         extras = extras or Extras()
         shape = (binning.variables, binning.bins)
         self.binning = binning
         self.extras = extras
-        self.joint = JointCounts(*shape)
+        self.joint = JointCounts(*shape, pairs)
         self._lagged = LaggedCounts(extras.lags, *shape)
-        self.shards = tuple(JointCounts(*shape) for _ in range(extras.shards))
-        self.swapped = JointCounts(*shape) if extras.swap else None
+        self.shards = tuple(JointCounts(*shape, pairs) for _ in range(extras.shards))
+        self.swapped = JointCounts(*shape, pairs) if extras.swap else None
         self.moments = SecondMoments.within(binning) if extras.moments else None
         self._pool: deque[tuple[int, NDArray[np.uint8], NDArray[np.int64]]] = deque(maxlen=_POOL)
         self._turn = 0
@@ -72,6 +74,7 @@ class PointCounts:
         return (
             isinstance(other, PointCounts)
             and np.array_equal(self.binning.edges, other.binning.edges)
+            and (self.binning.names, self.binning.width) == (other.binning.names, other.binning.width)
             and self.extras == other.extras
             and self.joint == other.joint
             and np.array_equal(self.lagged, other.lagged)
@@ -142,6 +145,7 @@ class PointCounts:
     def require_same(self, other: PointCounts) -> None:
         """Raise `MergeError`, naming the first difference, unless both can be added."""
         self.binning.require_same(other.binning)
+        self.joint.require_same(other.joint, self.binning.names)
         if self.moments is not None and other.moments is not None:
             self.moments.require_same(other.moments)
         for name in vars(self.extras):
@@ -165,7 +169,7 @@ class PointCounts:
 
     def copy(self) -> PointCounts:
         """An independent copy."""
-        twin = PointCounts(self.binning, self.extras)
+        twin = PointCounts(self.binning, self.extras, self.joint.listed)
         twin += self
         twin._lagged = self._lagged.copy()
         twin._pool, twin._turn = deque(self._pool, maxlen=_POOL), self._turn
@@ -176,11 +180,13 @@ class PointCounts:
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """What a file needs: facts that JSON can hold, and arrays by name."""
         self.flush()
-        facts: dict[str, Any] = {"method": self.binning.method, "samples": {}}
+        facts: dict[str, Any] = {"method": self.binning.method, "width": self.binning.width, "samples": {}}
         arrays: dict[str, NDArray[Any]] = {"edges": self.binning.edges}
-        for name in ("limits", "frame"):
+        for name in ("limits", "frame", "dimensions"):
             if getattr(self.binning, name) is not None:
                 arrays[name] = getattr(self.binning, name)
+        if self.joint.listed is not None:
+            arrays["pairs"] = self.joint.listed
         for name, part in self._parts().items():
             facts["samples"][name] = part.n
             arrays |= {name + key: getattr(part, key) for key in ("missing", "margins", "tables", "trimmed")}
@@ -203,21 +209,24 @@ class PointCounts:
         """
         if facts["method"] not in get_args(BinningMethod):
             raise InputError(f"binning method {facts['method']!r} is not known.")
-        binning = Binning(arrays["edges"], facts["method"], arrays.get("limits"), arrays.get("frame"))
+        limits, frame, dimensions = (arrays.get(name) for name in ("limits", "frame", "dimensions"))
+        binning = Binning(arrays["edges"], facts["method"], limits, frame, dimensions, facts.get("width", 0))
+        pairs = arrays.get("pairs")
         names = ["", *(f"shard.{s}." for s in range(extras.shards)), *(["swapped."] if extras.swap else [])]
         samples = facts.get("samples", {"": facts.get("n")})
         parts = {}
         for name in names:
             missing, margins, tables = (arrays[name + key] for key in ("missing", "margins", "tables"))
-            parts[name] = part = JointCounts.from_arrays(samples[name], missing, margins, tables, arrays.get(f"{name}trimmed"))
+            trimmed = arrays.get(f"{name}trimmed")
+            parts[name] = part = JointCounts.from_arrays(samples[name], missing, margins, tables, trimmed, pairs)
             if (binning.variables, binning.bins) != (part.variables, part.bins):
                 raise InputError(f"edges {binning!r} do not fit {part!r}")
-        counts = cls(binning, extras)
+        counts = cls(binning, extras, pairs)
         counts.joint = parts[""]
         counts.shards = tuple(part for name, part in parts.items() if name.startswith("shard."))
         counts.swapped = parts.get("swapped.")
         if counts.shards:
-            together = JointCounts(binning.variables, binning.bins)
+            together = JointCounts(binning.variables, binning.bins, pairs)
             for shard in counts.shards:
                 together += shard
             if together != counts.joint:
@@ -226,8 +235,7 @@ class PointCounts:
             counts._restore_lagged(arrays["lagged"])
         if counts.moments is not None:
             counts.moments.restore({key: arrays[f"moments.{key}"] for key in SecondMoments.SUMS})
-            upper = np.triu_indices(binning.variables, 1)
-            if not np.array_equal(counts.moments.n[upper], counts.joint.tables.sum(axis=(1, 2))):
+            if not np.array_equal(counts.moments.n[counts.joint.pair_indices], counts.joint.tables.sum(axis=(1, 2))):
                 raise InputError("the second moments are of other samples than the counts.")
         known = set(counts.to_arrays()[1]) | {f"{name}trimmed" for name in names} | {"frame", "limits"}
         if not set(arrays) <= known:

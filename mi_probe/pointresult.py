@@ -44,7 +44,8 @@ class PairwiseMI(PairTable):
     """Mutual information of every pair of variables of one hook point (or one array), in nats.
 
     Matrices are symmetric, of shape (variables, variables); their diagonal holds what a variable shares with itself, its entropy.
-    `pairs` gives the same values as a vector, each pair once and no diagonal, which is what averages should be taken over.
+    `pairs` gives the same values as a vector, each pair once and no diagonal, which is what averages should be taken over. Where
+    only some pairs were counted, the others are NaN in every matrix.
 
     Attributes
     ----------
@@ -66,6 +67,8 @@ class PairwiseMI(PairTable):
         Samples of `missing` that were left out as outliers.
     notes : tuple of str
         What a reader should know: which test `p` comes from or why there is none, variables that are constant.
+    listed : array, shape (pairs, 2), or None
+        The pairs that were counted, as positions among `names`; None if all of them were.
 
     Examples
     --------
@@ -89,6 +92,7 @@ class PairwiseMI(PairTable):
     companions: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     trimmed: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
+    listed: NDArray[np.intp] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -124,7 +128,8 @@ class PairwiseMI(PairTable):
             "chance": self.estimate.self_chance,
             "n": self.samples - self.missing,
         }
-        return square(self.pairs(what), diagonals.get(what, np.full(len(self.names), np.nan)))
+        some = None if self.listed is None else self.pair_indices
+        return square(self.pairs(what), diagonals.get(what, np.full(len(self.names), np.nan)), some)
 
     @property
     def mi(self) -> NDArray[np.float64]:
@@ -148,7 +153,7 @@ class PairwiseMI(PairTable):
 
     @property
     def n(self) -> NDArray[np.int64]:
-        """Samples in which both variables are present, shape (variables, variables)."""
+        """Samples in which both variables are present, shape (variables, variables); float64 if some pairs were not counted."""
         return self.matrix("n")
 
     @property
@@ -228,7 +233,7 @@ class PairwiseMI(PairTable):
         """
         if not isinstance(k, int | np.integer) or k < 1:
             raise InputError(f"k must be a whole number of pairs to name, at least 1; got {k!r}.")
-        return ChanceSpread.of(self.estimate.raw, self.estimate.chance, self.names, k=int(k))
+        return ChanceSpread.of(self.estimate.raw, self.estimate.chance, self.names, k=int(k), pairs=self.pair_indices)
 
 
 def checked_rate(rate: float) -> float:

@@ -11,6 +11,7 @@ from mi_probe.binning import MAX_BINS, BinningMethod
 from mi_probe.errors import ProbeError, RoomError, nearest
 from mi_probe.extras import LAGS, MAX_LAGS, MAX_SHARDS, MIN_SHARDS, Extras
 from mi_probe.rooms import find, read_text
+from mi_probe.subset import ChosenBy, Dimensions, Pairs, Subset, as_dimensions, as_pairs
 
 __all__ = ["CORPUS_BINS", "NAMED_SETS", "Probe", "When", "load_probe"]
 
@@ -52,6 +53,19 @@ class Probe:
     skip_special : bool
         Leave out the tokenizer's special tokens (BOS, EOS, padding) wherever they stand. Padding is left out in any case, by the
         attention mask or, in a batch of several rows without one, where rows end (or begin) in padding.
+    sample_every : int
+        Keep one token in this many of each row: those whose position is a multiple of it after `skip_first`. They keep their
+        places: those further apart than `lags` count as independent in p-values, which their note then says. 1: all.
+    dimensions : sequence of int, or int, optional
+        Measure only these dimensions of each hook point, by index; or this many of them, as `chosen_by` says. All, by default.
+    chosen_by : {"variance", "random"}
+        Of a number of dimensions: those of largest variance in the calibration tokens, at each hook point its own; or random
+        ones, from `seed`, the same at all hook points of one size. Only random ones stand for all dimensions.
+    seed : int
+        For random dimensions and pairs.
+    pairs : "all", int, or sequence of (int, int)
+        Every pair of the dimensions that are measured; this many of their pairs, drawn at random from `seed`; or these pairs, by
+        the indices of their dimensions, in which case only dimensions that occur in one are measured.
     method : {"equal_count", "equal_width"}
         How values are binned.
     bins : int or "auto"
@@ -96,6 +110,11 @@ class Probe:
     visit: int | None = None
     skip_first: int = 1
     skip_special: bool = True
+    sample_every: int = 1
+    dimensions: Dimensions = None
+    chosen_by: ChosenBy = "variance"
+    seed: int = 0
+    pairs: Pairs = "all"
     method: BinningMethod = "equal_count"
     bins: int | Literal["auto"] = "auto"
     trim_z: float | None = None
@@ -119,7 +138,9 @@ class Probe:
                 object.__setattr__(self, "layers", tuple(layers))
             except TypeError:
                 problems.append(f"layers must be a list of whole numbers; got {self.layers!r}")
-        for name in ("visit", "skip_first", "bins", "calibration_tokens", "lags", "shards"):
+        object.__setattr__(self, "dimensions", as_dimensions(self.dimensions))
+        object.__setattr__(self, "pairs", as_pairs(self.pairs))
+        for name in ("visit", "skip_first", "sample_every", "seed", "bins", "calibration_tokens", "lags", "shards"):
             value = getattr(self, name)
             if hasattr(value, "__index__") and not isinstance(value, bool):
                 object.__setattr__(self, name, int(value))  # NumPy's whole numbers too
@@ -128,6 +149,11 @@ class Probe:
         problems += _problems(self)
         if problems:
             raise ProbeError("this probe cannot be used:\n" + "\n".join(f"  - {p}" for p in problems))
+
+    @property
+    def subset(self) -> Subset:
+        """Which dimensions and pairs are counted."""
+        return Subset(self.dimensions, self.chosen_by, self.seed, self.pairs)
 
     @property
     def extras(self) -> Extras:
@@ -191,7 +217,8 @@ class Probe:
 
 _SECTIONS: dict[str, tuple[str, ...]] = {
     "": ("about", "hooks", "layers", "when", "visit"),
-    "tokens": ("skip_first", "skip_special"),
+    "tokens": ("skip_first", "skip_special", "sample_every"),
+    "subset": ("dimensions", "chosen_by", "seed", "pairs"),
     "binning": ("method", "bins", "trim_z", "calibration_tokens"),
     "extras": ("lags", "shards", "swap", "moments"),
 }
@@ -224,6 +251,7 @@ def _problems(probe: Probe) -> list[str]:
         ),
         (_whole(probe.skip_first, 0), f"skip_first must be a whole number from 0; got {probe.skip_first!r}"),
         (isinstance(probe.skip_special, bool), f"skip_special must be true or false; got {probe.skip_special!r}"),
+        (_whole(probe.sample_every, 1), f"sample_every must be a whole number from 1; got {probe.sample_every!r}"),
         (
             probe.method in methods,
             f"method must be one of {methods}; got {probe.method!r}{nearest(str(probe.method), methods)}",
@@ -249,7 +277,7 @@ def _problems(probe: Probe) -> list[str]:
         (isinstance(probe.moments, bool), f"moments must be true or false; got {probe.moments!r}"),
         (isinstance(probe.about, str), f"about must be text; got {probe.about!r}"),
     ]
-    return [message for good, message in checks if not good]
+    return [*(message for good, message in checks if not good), *probe.subset.problems()]
 
 
 def load_probe(name: str | Path) -> Probe:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe import store
+from mi_probe.counts import checked_pairs
 from mi_probe.errors import InputError, PointError, StoreError, nearest
 from mi_probe.estimators import Estimate
 from mi_probe.pointresult import COLUMNS, IN_ESTIMATE, PairwiseMI, checked_rate
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MIResult", "as_result"]
 
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +130,7 @@ class MIResult(Mapping[str, PairwiseMI]):
         return pd.concat(frames.values(), ignore_index=True) if frames else pd.DataFrame({"point": []})
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the result as a safetensors file with a JSON header (schema ``result/2``).
+        """Write the result as a safetensors file with a JSON header (schema ``result/3``).
 
         Raises
         ------
@@ -140,7 +141,8 @@ class MIResult(Mapping[str, PairwiseMI]):
         points = []
         for k, (name, point) in enumerate(self.points.items()):
             parts = {key: array for key, array in vars(point.estimate).items() if array is not None}
-            parts |= {"missing": point.missing, **({} if point.trimmed is None else {"trimmed": point.trimmed})}
+            optional = {"trimmed": point.trimmed, "pairs": point.listed}
+            parts |= {"missing": point.missing, **{key: array for key, array in optional.items() if array is not None}}
             parts |= {f"companion.{key}": array for key, array in point.companions.items()}
             arrays |= {f"{k}.{key}": array for key, array in parts.items()}
             rest = {key: getattr(point, key) for key in _FACTS}
@@ -149,7 +151,7 @@ class MIResult(Mapping[str, PairwiseMI]):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> MIResult:
-        """Read a file that `save` wrote, now or with the older schema ``result/1``.
+        """Read a file that `save` wrote, now or with one of the older schemas ``result/1`` and ``result/2``.
 
         Raises
         ------
@@ -170,8 +172,10 @@ def _point(k: int, facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Pa
     """The k-th hook point of a file."""
     variables = len(facts["variables"])
     parts = {name.partition(".")[2]: array for name, array in arrays.items() if name.startswith(f"{k}.")}
+    every = variables * (variables - 1) // 2
+    listed = checked_pairs(parts.pop("pairs"), variables) if "pairs" in parts else None
     for key, array in parts.items():
-        size = variables if key in _OF_VARIABLES else variables * (variables - 1) // 2
+        size = variables if key in _OF_VARIABLES else every if listed is None else len(listed)
         if array.shape != (size,):
             raise InputError(f"'{key}' of {facts['name']} has shape {array.shape}, not ({size},).")
         array.flags.writeable = False
@@ -189,6 +193,7 @@ def _point(k: int, facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Pa
         trimmed=parts.get("trimmed"),
         companions=companions,
         notes=tuple(map(str, facts.get("notes", ()))),
+        listed=listed,
         **{key: facts[key] for key in _FACTS},
     )
 

@@ -139,8 +139,8 @@ def autocovariances(lagged: Counts, margins: NDArray[np.integer]) -> Floats:
     return out
 
 
-def inflation(lagged: Counts, margins: NDArray[np.integer], n: int) -> Inflation:
-    """How autocorrelation changes the cumulants of X^2 of every pair i < j.
+def inflation(lagged: Counts, margins: NDArray[np.integer], n: int, pairs: NDArray[np.intp] | None = None) -> Inflation:
+    """How autocorrelation changes the cumulants of X^2 of every pair i < j, or of some of them.
 
     Parameters
     ----------
@@ -150,6 +150,8 @@ def inflation(lagged: Counts, margins: NDArray[np.integer], n: int) -> Inflation
         Counts of each variable over its present tokens.
     n : int
         Tokens.
+    pairs : array, shape (2, pairs), optional
+        The two variables of each pair; by default ``numpy.triu_indices(variables, 1)``.
 
     Returns
     -------
@@ -170,7 +172,7 @@ def inflation(lagged: Counts, margins: NDArray[np.integer], n: int) -> Inflation
     array([2.8])
     """
     lags, variables, _, _ = lagged.shape
-    first, second = np.triu_indices(variables, 1)
+    first, second = np.triu_indices(variables, 1) if pairs is None else pairs
     degrees = np.maximum((margins > 0).sum(axis=1) - 1.0, 0.0)
     pair_degrees = degrees[first] * degrees[second]
     told = pair_degrees > 0
@@ -264,10 +266,10 @@ def serial_p_values(counts: JointCounts, lagged: NDArray[np.integer]) -> Floats:
     groups = pool_sparse(counts.margins)
     member = (groups[:, :, None] == np.arange(counts.bins)).astype(np.float64)  # (variables, bins, groups)
     by_group = member.transpose(0, 2, 1) @ lagged @ member  # exact below 2^53
-    found = inflation(by_group, pooled(counts.margins, groups), counts.n)
+    found = inflation(by_group, pooled(counts.margins, groups), counts.n, counts.pair_indices)
     mean, variance = exact_moments(PairMargins.of(counts, groups))
     # The third cumulant of the gamma with these two moments, scaled like them.
     third = np.divide(2 * variance**2, mean, out=np.zeros_like(mean), where=mean > 0) * found.third
     variance = variance * found.variance
     skewness = np.divide(third, variance**1.5, out=np.zeros_like(mean), where=variance > 0)
-    return upper_tail(chi_square(counts.tables, groups), mean * found.mean, variance, skewness)
+    return upper_tail(chi_square(counts.tables, groups, counts.pair_indices), mean * found.mean, variance, skewness)

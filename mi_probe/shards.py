@@ -57,7 +57,8 @@ def shard_errors(whole: JointCounts, shards: Sequence[JointCounts], correction: 
     found = estimate(whole, correction=correction)
     for shard in used:
         rest = JointCounts.from_arrays(
-            whole.n - shard.n, whole.missing - shard.missing, whole.margins - shard.margins, whole.tables - shard.tables
+            *(whole.n - shard.n, whole.missing - shard.missing, whole.margins - shard.margins, whole.tables - shard.tables),
+            pairs=whole.listed,
         )
         moved = estimate(rest, correction=correction).mi - found.mi
         total += moved

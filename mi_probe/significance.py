@@ -67,7 +67,7 @@ class PairMargins:
 
     @classmethod
     def of(cls, counts: JointCounts, groups: NDArray[np.intp] | None = None) -> PairMargins:
-        """Margins of every pair i < j.
+        """Margins of every pair that is counted.
 
         Parameters
         ----------
@@ -85,7 +85,7 @@ class PairMargins:
                [1, 1],
                [1, 1]])
         """
-        first, second = np.triu_indices(counts.variables, 1)
+        first, second = counts.pair_indices
         gaps = counts.missing > 0
         broken = np.flatnonzero(gaps[first] | gaps[second])
         rows = np.empty((len(broken), counts.bins), dtype=np.int64)
@@ -254,7 +254,7 @@ def gamma_p_values(counts: JointCounts) -> Floats:
     Returns
     -------
     array, shape (pairs,)
-        In the order of ``numpy.triu_indices(variables, 1)``. NaN for a pair without a sample; 1 where nothing can be told: a
+        In the order of `JointCounts.pair_indices`. NaN for a pair without a sample; 1 where nothing can be told: a
         variable that is constant, or nearly so that `pool_sparse` leaves one group; fewer than four samples; margins that leave
         X^2 one value.
 
@@ -270,7 +270,7 @@ def gamma_p_values(counts: JointCounts) -> Floats:
     groups = pool_sparse(counts.margins)
     mean, variance = exact_moments(PairMargins.of(counts, groups))
     skewness = np.divide(2 * np.sqrt(variance), mean, out=np.zeros_like(mean), where=mean > 0)  # a gamma's
-    return upper_tail(chi_square(counts.tables, groups), mean, variance, skewness)
+    return upper_tail(chi_square(counts.tables, groups, counts.pair_indices), mean, variance, skewness)
 
 
 def false_discovery(p: Floats, *, method: FalseDiscoveries = "bh") -> Floats:

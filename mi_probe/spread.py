@@ -36,8 +36,18 @@ class ChanceSpread:
     rank_correlation: float
 
     @classmethod
-    def of(cls, raw: NDArray[np.float64], chance: NDArray[np.float64], names: Sequence[str], *, k: int = 3) -> ChanceSpread:
+    def of(
+        cls,
+        raw: NDArray[np.float64],
+        chance: NDArray[np.float64],
+        names: Sequence[str],
+        *,
+        k: int = 3,
+        pairs: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None,
+    ) -> ChanceSpread:
         """From the plain values and chance levels of all pairs, each of shape (pairs,), and the names of the variables.
+
+        `pairs` are the positions of the two variables of each pair, where these are not all pairs.
 
         Examples
         --------
@@ -51,7 +61,7 @@ class ChanceSpread:
         """
         from scipy.stats import spearmanr
 
-        first, second = np.triu_indices(len(names), 1)
+        first, second = np.triu_indices(len(names), 1) if pairs is None else pairs
         known = np.isfinite(raw) & np.isfinite(chance)
         if not known.any():
             return cls(np.nan, np.nan, np.nan, (), (), np.nan)

@@ -32,7 +32,7 @@ from mi_probe.tokens import PADDING, Choice, choose, real_tokens
 
 __all__ = ["FOUND_IN_WEIGHTS", "SAME_MODEL", "ProbeState"]
 
-_VERSION = 2
+_VERSION = 3
 
 SAME_MODEL = (
     "d_model",
@@ -46,7 +46,7 @@ SAME_MODEL = (
 
 FOUND_IN_WEIGHTS = ("layer_norm_folded", "writing_weights_centred")
 
-_SAME_VALUES = ("skip_first", "skip_special", "when", "visit")
+_SAME_VALUES = ("skip_first", "skip_special", "sample_every", "when", "visit")
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -162,15 +162,16 @@ class ProbeState:
         mask : array, shape (rows,) or (batch, position), of 0 and 1, optional
             The attention mask: rows where it is zero are padding, and left out. All count by default.
         tokens : array, shape (rows,) or (batch, position), int, optional
-            Token ids. With them the probe's own rules hold: its first positions and the special tokens are left out; positions
-            are counted from the first that is not padding. One dimension is one text.
+            Token ids. With them the probe's own rules hold: its first positions and the special tokens are left out, and one in
+            `sample_every` is kept; positions are counted from the first that is not padding. One dimension is one text.
         documents : array, shape (batch,), int, optional
             Which document each text of the batch is from; a number for a single text. By default each is a document of its own.
 
         Raises
         ------
         InputError
-            The shapes do not fit, or special tokens are to be left out and not known. Nothing is counted then.
+            The shapes do not fit, there are fewer dimensions or pairs than the probe asks for, or special tokens are to be left
+            out and not known. Nothing is counted then.
 
         Examples
         --------
@@ -214,7 +215,10 @@ class ProbeState:
             left_out = {PADDING: len(rows) - len(chosen)}
         with self._lock:
             stream = self.streams.get(point) or PointStream(self.probe)
-            prepared = stream.prepare(rows if len(chosen) == len(rows) else rows[chosen])
+            try:
+                prepared = stream.prepare(rows if len(chosen) == len(rows) else rows[chosen])
+            except InputError as error:
+                raise InputError(f"at '{point}', {error}") from None
             if numbers is None:
                 numbers = self._new_documents(point, texts)
             places = Places.of_batch(chosen, shape[-2], numbers, position)
@@ -344,7 +348,7 @@ class ProbeState:
 
     @_at_one_moment
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write edges and counts as a safetensors file with a JSON header (schema ``state/2``).
+        """Write edges and counts as a safetensors file with a JSON header (schema ``state/3``).
 
         A state whose calibration was not complete is written with the edges fitted on what it has seen; they are then frozen.
 
@@ -376,7 +380,8 @@ class ProbeState:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> ProbeState:
-        """Read a file that `save` wrote, now or with the older schema ``state/1``, which has no extras.
+        """Read a file that `save` wrote, now or with one of the older schemas ``state/1``, which has no extras, and
+        ``state/2``.
 
         Raises
         ------

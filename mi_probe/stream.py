@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from mi_probe.errors import InputError
 from mi_probe.places import Places
 from mi_probe.pointcounts import PointCounts
 from mi_probe.probe import CORPUS_BINS, Probe
+from mi_probe.subset import most_variable
 
 __all__ = ["PointStream", "Prepared"]
 
@@ -22,11 +24,13 @@ class Prepared(NamedTuple):
     """What is kept of an activation until its forward pass has ended."""
 
     rows: Rows | None
-    """The values, as long as there are no edges."""
+    """The values, as long as there are no edges: of all dimensions where variance is to choose among them."""
     codes: NDArray[np.uint8] | None
     """Their codes, once there are edges."""
     steps: NDArray[np.int16] | None
     """Standardised values, where second moments are kept."""
+    width: int
+    """Columns of the activation."""
 
     def __len__(self) -> int:
         return len(self.codes if self.codes is not None else self.rows if self.rows is not None else ())
@@ -48,13 +52,14 @@ class PointStream:
     Parameters
     ----------
     probe : Probe
-        For the binning and the extras.
+        For the dimensions and pairs, the binning and the extras.
     """
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
         self._frozen: PointCounts | None = None
         self._waiting: list[tuple[Rows, Places]] = []
+        self._width = 0  # columns of the activations that those rows are from
 
     @property
     def n(self) -> int:
@@ -69,17 +74,19 @@ class PointStream:
         return sum(int(np.count_nonzero(~np.isfinite(rows))) for rows, _ in self._waiting)
 
     def rows(self) -> Rows:
-        """The rows that wait for the calibration to be complete, shape (rows, variables)."""
+        """The rows that wait for the calibration, shape (rows, variables); all columns, if variance is to choose among them."""
         return np.concatenate([rows for rows, _ in self._waiting])
 
     def prepare(self, rows: Rows) -> Prepared:
         """Reduce an activation to what `commit` needs: codes once the edges are frozen, its own copy of the rows before."""
+        width = rows.shape[1]
+        known = self._frozen.binning.width if self._frozen is not None else self._width if self._waiting else width
+        if width != known:
+            raise InputError(f"this point has {known} variables; got rows of shape {rows.shape}.")
         if self._frozen is not None:
             return _coded(self._frozen, rows)
-        waiting = list(self._waiting)  # another thread may complete the calibration
-        if waiting and rows.shape[1] != waiting[0][0].shape[1]:
-            raise InputError(f"this point has {waiting[0][0].shape[1]} variables; got rows of shape {rows.shape}.")
-        return Prepared(np.array(rows), None, None)
+        columns = self.probe.subset.columns(width)
+        return Prepared(np.array(rows) if columns is None else rows.take(columns, axis=1), None, None, width)
 
     def completed_by(self, prepared: Prepared, places: Places) -> PointCounts | None:
         """Edges and counts with these rows, if they complete the calibration. Changes nothing; may run out of memory."""
@@ -87,7 +94,8 @@ class PointStream:
             return None
         assert prepared.rows is not None
         waiting = [*self._waiting, (prepared.rows, places)]
-        return self._fitted(np.concatenate([rows for rows, _ in waiting]), Places.joined([p for _, p in waiting]))
+        places = Places.joined([p for _, p in waiting])
+        return self._fitted(np.concatenate([rows for rows, _ in waiting]), places, prepared.width)
 
     def commit(self, prepared: Prepared, places: Places, completed: PointCounts | None) -> None:
         """Count what `prepare` returned, given what `completed_by` said of it."""
@@ -97,6 +105,7 @@ class PointStream:
         elif self._frozen is None:
             assert prepared.rows is not None
             self._waiting.append((prepared.rows, places))
+            self._width = prepared.width
         else:
             if prepared.codes is None:  # the calibration was completed by another thread
                 assert prepared.rows is not None
@@ -113,16 +122,21 @@ class PointStream:
         """Edges and counts as of now."""
         if self._frozen is not None:
             return self._frozen
-        return self._fitted(self.rows(), Places.joined([places for _, places in self._waiting]))
+        return self._fitted(self.rows(), Places.joined([places for _, places in self._waiting]), self._width)
 
-    def _fitted(self, rows: Rows, places: Places) -> PointCounts:
-        """Counts of rows, with edges fitted on those up to the calibration's end."""
+    def _fitted(self, rows: Rows, places: Places, width: int) -> PointCounts:
+        """Counts of rows, with dimensions chosen and edges fitted on those up to the calibration's end."""
         probe, bins = self.probe, self.probe.bins
         sample = rows[: probe.calibration_tokens]
         if bins == "auto":
             bins = CORPUS_BINS if len(sample) >= probe.calibration_tokens else auto_bins(len(sample))
+        columns = probe.subset.columns(width)
+        if probe.subset.by_variance and isinstance(probe.dimensions, int):
+            columns = most_variable(sample, probe.dimensions)
+            rows, sample = rows.take(columns, axis=1), sample.take(columns, axis=1)
         binning = Binning.fit(sample, method=probe.method, bins=bins, trim_z=probe.trim_z)
-        counts = PointCounts(binning, probe.extras)
+        binning = replace(binning, dimensions=columns, width=width)
+        counts = PointCounts(binning, probe.extras, probe.subset.positions(binning.dimensions, binning.variables))
         prepared = _coded(counts, rows)
         assert prepared.codes is not None
         counts.update(prepared.codes, places, prepared.steps)
@@ -131,7 +145,7 @@ class PointStream:
     def copy(self) -> PointStream:
         """An independent copy."""
         twin = PointStream(self.probe)  # probes are values: sharing one is safe
-        twin._waiting = list(self._waiting)
+        twin._waiting, twin._width = list(self._waiting), self._width
         if self._frozen is not None:
             twin._frozen = self._frozen.copy()
         return twin
@@ -145,8 +159,10 @@ class PointStream:
 
 
 def _coded(counts: PointCounts, rows: Rows) -> Prepared:
+    width = counts.binning.width
+    rows = counts.binning.select(rows)
     codes = counts.binning.encode(rows)
     if counts.moments is None:
-        return Prepared(None, codes, None)
+        return Prepared(None, codes, None, width)
     counted = codes < counts.binning.bins  # what was trimmed is in no moment either
-    return Prepared(None, codes, counts.moments.steps(np.where(counted, rows, rows.dtype.type(np.nan))))
+    return Prepared(None, codes, counts.moments.steps(np.where(counted, rows, rows.dtype.type(np.nan))), width)

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
     from mi_probe.probe import Probe
 
-__all__ = ["FINISHED", "FIRST", "PADDING", "REPEATED", "SPECIAL", "Choice", "choose", "real_tokens"]
+__all__ = ["BETWEEN", "FINISHED", "FIRST", "PADDING", "REPEATED", "SPECIAL", "Choice", "choose", "real_tokens"]
 
 PADDING = "padding"
 REPEATED = "fed before in the same generation"
 FINISHED = "of rows that had ended, in generation"
 FIRST = "first positions"
 SPECIAL = "special tokens"
+BETWEEN = "between those that are sampled"
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def choose(
     real : tensor, shape (batch, past + position), bool
         As `real_tokens` gives it.
     probe : Probe
-        Its ``skip_first`` and ``skip_special``.
+        Its ``skip_first``, ``skip_special`` and ``sample_every``.
     special : collection of int
         The tokenizer's special tokens.
     repeated, finished : tensor, shape (batch, position), bool, optional
@@ -163,6 +164,8 @@ def choose(
     if probe.skip_special and special:
         ids = torch.tensor(sorted(special), device=tokens.device, dtype=tokens.dtype)
         reasons[SPECIAL] = torch.isin(tokens, ids)
+    if probe.sample_every > 1:  # by position alone, so that it does not matter how rows are batched
+        reasons[BETWEEN] = (place - probe.skip_first) % probe.sample_every != 0
     keep = torch.ones_like(tokens, dtype=torch.bool)
     gone = []
     for which in reasons.values():

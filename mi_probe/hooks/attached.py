@@ -75,7 +75,11 @@ class AttachedProbe(ProbeState):
         super().__init__(probe, describe_model(model), {key: PointStream(probe) for key in keys})
         self.points = {p.key: p.hook_name for p in resolved}
         for key, binning in (edges or {}).items():
-            self.streams[key] = PointStream.frozen(probe, PointCounts(binning, probe.extras))
+            try:
+                pairs = probe.subset.positions(binning.dimensions, binning.variables)
+            except InputError as error:
+                raise HookPointError(f"the edges of '{key}' are not for this probe: {error}") from None
+            self.streams[key] = PointStream.frozen(probe, PointCounts(binning, probe.extras, pairs))
         tokenizer = getattr(model, "tokenizer", None)
         self.special_tokens = frozenset(getattr(tokenizer, "all_special_ids", None) or ())
         self._given: NDArray[np.int64] | None = None
@@ -348,7 +352,10 @@ class AttachedProbe(ProbeState):
             return
         if misfit:
             raise HookPointError(f"{misfit}.")
-        prepared = self.streams[key].prepare(rows_of(activation, batch.choice))
+        try:
+            prepared = self.streams[key].prepare(rows_of(activation, batch.choice))
+        except InputError as error:
+            raise HookPointError(f"at hook point '{self.points[key]}', {error}") from None
         before = batch.taken.get(key)
         if wanted is None and before is not None and not before.same_as(prepared):
             self._warn(

@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mi_probe.binning import Binning
-from mi_probe.errors import HookPointError, nearest
+from mi_probe.errors import HookPointError, InputError, nearest
 from mi_probe.probe import NAMED_SETS, Probe
+from mi_probe.subset import Dimensions
 
 __all__ = ["HookedModel", "Point", "inner_of", "points", "require_model", "resolve", "site_of", "with_edges"]
 
@@ -207,7 +211,7 @@ def _of_layers(members: list[Point], layers: tuple[int, ...] | None, wanted: str
 
 
 def with_edges(probe: Probe, keys: list[str], edges: Mapping[str, Binning]) -> Probe:
-    """The probe with the binning that the edges have; they must be there for all hook points, and of one kind."""
+    """The probe with the binning and dimensions that the edges have; they must be there for all hook points, and of one kind."""
     for key in [*edges, *keys]:
         if key not in edges or key not in keys:
             where = "the probe does not measure it" if key in edges else "the probe measures it, but it has no edges"
@@ -216,4 +220,35 @@ def with_edges(probe: Probe, keys: list[str], edges: Mapping[str, Binning]) -> P
     if len(kinds) > 1:
         raise HookPointError(f"edges must have one method and one number of bins; got {sorted(kinds)}.")
     method, bins = kinds.pop()
-    return replace(probe, method=method, bins=bins)
+    return replace(probe, method=method, bins=bins, dimensions=_dimensions_of(probe, edges))
+
+
+def _dimensions_of(probe: Probe, edges: Mapping[str, Binning]) -> Dimensions:
+    """The dimensions that edges are for, as a probe says it: which they are, if they are the same everywhere, or how many."""
+    found = {_listed(binning.dimensions) for binning in edges.values()}
+    wanted = probe.dimensions
+    for key, binning in edges.items() if wanted is not None else ():
+        try:
+            columns = probe.subset.columns(binning.width)
+        except InputError as error:
+            raise HookPointError(f"the edges of '{key}' are not for this probe: {error}") from None
+        fits = binning.variables == wanted if probe.subset.by_variance else _listed(binning.dimensions) == _listed(columns)
+        if not fits:
+            raise HookPointError(
+                f"the edges of '{key}' are for other dimensions than the probe asks for ({binning.variables:,} of "
+                f"{binning.width:,}): fit edges with this probe, or leave its dimensions out."
+            )
+    if wanted is not None or found == {None}:
+        return wanted
+    if len(found) == 1:
+        return found.pop()
+    if isinstance(probe.pairs, tuple):
+        return None  # these say it
+    counts = {binning.variables for binning in edges.values()}
+    if len(counts) > 1:
+        raise HookPointError(f"edges must be for one number of dimensions; got {sorted(counts)}.")
+    return counts.pop()
+
+
+def _listed(columns: NDArray[np.intp] | None) -> tuple[int, ...] | None:
+    return None if columns is None else tuple(columns.tolist())

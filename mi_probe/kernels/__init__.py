@@ -7,6 +7,7 @@ thread. What is here is for all pairs of tables; `lagged`, `squares`, `coarse` a
 from mi_probe.kernels.cells import cell_sums, cell_sums_of_codes
 from mi_probe.kernels.cpu import count_margins, count_pairs, encode, pair_index
 from mi_probe.kernels.expected import expected_of_pairs, expected_xlogx
+from mi_probe.kernels.listed import count_listed
 from mi_probe.kernels.relevant import relevant_bins_bias
 from mi_probe.kernels.sums import PairSums, pair_sums
 
@@ -14,6 +15,7 @@ __all__ = [
     "PairSums",
     "cell_sums",
     "cell_sums_of_codes",
+    "count_listed",
     "count_margins",
     "count_pairs",
     "encode",

@@ -1,4 +1,4 @@
-"""Sums over the cells of pairs whose margins are known: tables are read once, or counted and summed while they are in the cache."""
+"""Sums over the cells of pairs whose margins are known: from tables read once, or counted and summed in cache."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _sums_of_one(_context: Any, tables: Any, start: Any, rows: Any, row: Any, co
     ln n without a call, so that it runs on vectors: n = 2^e m with m between the roots of 1/2 and 2; ln m = 2 artanh s with
     s = (m - 1)/(m + 1), at most .172, whose series in s^2 is cut off where it is below 1e-17.
     """
-    result = types.UniTuple(types.float64, 2)
+    result = types.Tuple((types.float64, types.float64))
 
     def generate(ctx: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         counts, left, right = (pointer_to(ctx, builder, signature, arguments, which) for which in (0, 2, 4))
@@ -194,9 +194,7 @@ def cell_sums(tables: Counts, pairs: Index, margins: NDArray[np.integer], n: int
     if direct < count:
         padded = np.zeros(wide, dtype=tables.dtype)
         padded[: bins * bins] = flat[-bins * bins :]
-        _sums_of_tables(
-            padded, bins * bins, pairs[:, -1:], left, right, wide, 0, 1, joint[-1:], spread[-1:]
-        )
+        _sums_of_tables(padded, bins * bins, pairs[:, -1:], left, right, wide, 0, 1, joint[-1:], spread[-1:])
     return joint, spread
 
 
@@ -210,7 +208,7 @@ def cell_sums_of_codes(codes: NDArray[np.uint8], pairs: Index, margins: NDArray[
     pairs, margins
         As for `cell_sums`.
     """
-    samples, variables = codes.shape
+    samples = len(codes)
     bins = margins.shape[1]
     cells, count = bins * bins, pairs.shape[1]
     columns = np.ascontiguousarray(codes.T).astype(np.int16)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.kernels.threads import in_threads, jit, ranges, threads_for
 from mi_probe.kernels.sums import f_table, jackknife_table
+from mi_probe.kernels.threads import in_threads, jit, ranges, threads_for
 
 __all__ = ["Contrasts", "contrasts"]
 

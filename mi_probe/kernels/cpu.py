@@ -50,9 +50,7 @@ def encode(x: Floats, edges: NDArray[np.float64]) -> NDArray[np.uint8]:
     by_edge = edges_as(x.dtype, np.ascontiguousarray(edges.T))
     largest = np.finfo(x.dtype).max
     threads = threads_for(x.size * edges.shape[1] / 8)
-    in_threads(
-        lambda a, b: _encode(x[a:b], by_edge, 255, largest, codes[a:b]), ranges(len(x), np.ones_like, threads), threads
-    )
+    in_threads(lambda a, b: _encode(x[a:b], by_edge, 255, largest, codes[a:b]), ranges(len(x), np.ones_like, threads), threads)
     return codes
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.kernels.threads import in_threads, jit, ranges, threads_for
 from mi_probe.kernels.sums import f, f_table
+from mi_probe.kernels.threads import in_threads, jit, ranges, threads_for
 
 __all__ = ["expected_of_pairs", "expected_xlogx"]
 

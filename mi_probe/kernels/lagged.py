@@ -71,7 +71,9 @@ def _places_inside(lengths: NDArray[np.int64], lags: int) -> NDArray[np.uint64]:
     """A bit for each token that has another one k tokens further on in its text, shape (lags, words)."""
     tokens = int(lengths.sum())
     words = -(-tokens // _WORD)
-    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(tokens)  # tokens from here to the end of the text, this one included
+    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(
+        tokens
+    )  # tokens from here to the end of the text, this one included
     bits = np.zeros((lags, words * _WORD), dtype=bool)
     bits[:, :tokens] = left > np.arange(1, lags + 1)[:, None]
     return np.packbits(bits, axis=1, bitorder="little").view(np.dtype("<u8")).astype(np.uint64)

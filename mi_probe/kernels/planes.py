@@ -1,8 +1,8 @@
 """Joint counts by bit-planes: one bit a sample for each bin, 64 samples a word, ANDed and their ones counted.
 
 The planes of the second variable lie side by side, so that one vector holds a word of eight of them: each lane counts a cell of
-its own, and nothing is ever added up across lanes. Planes are packed in panels of `ROWS` by words and words by `LANES`, and a tile
-of counts stays in registers until all words of a chunk are done.
+its own, and nothing is ever added up across lanes. Planes are packed in panels, `ROWS` or `LANES` of them by words, and a tile of
+counts stays in registers until all words of a chunk are done.
 """
 
 from __future__ import annotations
@@ -103,9 +103,7 @@ def count_by_planes(
         _count_chunk(codes[part], None if partners is None else partners[part], tables, threads)
 
 
-def _count_chunk(
-    codes: NDArray[np.uint8], partners: NDArray[np.uint8] | None, tables: NDArray[np.integer], threads: int
-) -> None:
+def _count_chunk(codes: NDArray[np.uint8], partners: NDArray[np.uint8] | None, tables: NDArray[np.integer], threads: int) -> None:
     samples, variables = codes.shape
     bins = tables.shape[1]
     words = -(-samples // _WORD)

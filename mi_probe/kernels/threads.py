@@ -33,8 +33,8 @@ def threads_allowed() -> int:
         allowed = int(numba.config.NUMBA_NUM_THREADS)
     else:
         allowed = int(numba.get_num_threads())
-    torch = sys.modules.get("torch")
-    return min(allowed, torch.get_num_threads()) if hasattr(torch, "get_num_threads") else allowed
+    of_torch = getattr(sys.modules.get("torch"), "get_num_threads", None)
+    return min(allowed, int(of_torch())) if of_torch is not None else allowed
 
 
 def threads_for(cost: float) -> int:

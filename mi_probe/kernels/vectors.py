@@ -8,7 +8,20 @@ from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-__all__ = ["BROAD", "LANES", "ROWS", "TALL", "WIDTH", "add_into", "broadcast", "count_part", "mask_of", "pointer_to", "popcount", "take_from"]
+__all__ = [
+    "BROAD",
+    "LANES",
+    "ROWS",
+    "TALL",
+    "WIDTH",
+    "add_into",
+    "broadcast",
+    "count_part",
+    "mask_of",
+    "pointer_to",
+    "popcount",
+    "take_from",
+]
 
 ROWS, LANES = 4, 32
 """Shape of a tile: planes of the first variable by planes of the second one, as they are packed."""
@@ -21,7 +34,7 @@ _WIDE = bool(binding.get_host_cpu_features().get("avx512vpopcntdq"))
 _VECTORS = 4 if _WIDE else 2
 
 TALL, BROAD = _VECTORS, _VECTORS * WIDTH
-"""Shape of what one call counts.""" 
+"""Shape of what one call counts."""
 
 
 def pointer_to(context: Any, builder: Any, signature: Any, arguments: Any, which: int) -> Any:
