@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.counts import JointCounts
+from mi_probe.counts import JointCounts, PairIndices
 
 __all__ = ["binned_copula_correlation"]
 
@@ -44,17 +44,20 @@ def binned_copula_correlation(counts: JointCounts) -> Floats:
     0.6
     """
     means, coefficients = _scores(counts.margins)
-    first, second = counts.pair_indices
-    rho = np.empty(counts.pairs)
-    for start in range(0, counts.pairs, _BLOCK):
-        part = slice(start, start + _BLOCK)
-        i, j = first[part], second[part]
-        tables = counts.tables[part].astype(np.float64)
-        n = tables.sum(axis=(1, 2))
-        with np.errstate(invalid="ignore"):
-            product = np.einsum("pab,pa,pb->p", tables, means[i], means[j], optimize=True) / n
-        rho[part] = _solve(product, np.ascontiguousarray((coefficients[i] * coefficients[j]).T))
-    return rho
+
+    def of_some(tables: NDArray[np.integer], pairs: PairIndices) -> Floats:
+        rho = np.empty(len(tables))
+        for start in range(0, len(tables), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            i, j = (side[part] for side in pairs)
+            cells = tables[part].astype(np.float64)
+            n = cells.sum(axis=(1, 2))
+            with np.errstate(invalid="ignore"):
+                product = np.einsum("pab,pa,pb->p", cells, means[i], means[j], optimize=True) / n
+            rho[part] = _solve(product, np.ascontiguousarray((coefficients[i] * coefficients[j]).T))
+        return rho
+
+    return counts.of_tables(of_some)
 
 
 def _scores(margins: NDArray[np.int64]) -> tuple[Floats, Floats]:

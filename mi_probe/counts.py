@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,10 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from mi_probe.binning import MAX_BINS, MISSING, TRIMMED
 from mi_probe.errors import InputError, MergeError, MIProbeError
 
-__all__ = ["JointCounts", "all_pairs", "checked_pairs"]
+__all__ = ["JointCounts", "PairIndices", "all_pairs", "checked_pairs"]
 
 _BUFFER_ROWS = 4096
+PairIndices = tuple[NDArray[np.intp], NDArray[np.intp]]
+
 _INT32_MAX = 2**31 - 1
+_FEW_A_CELL = 4
+_BLOCK_BYTES = 2**24  # tables that are looked at together, where a function takes some at a time
 _BLOCK = 65_536  # pairs that are checked together
 
 
@@ -160,18 +164,19 @@ class JointCounts:
         return None if self._listed is None else _read_only(self._listed)
 
     @property
-    def pair_indices(self) -> NDArray[np.intp]:
-        """The first and the second variable of each pair, shape (2, pairs), in the order of `tables`; read-only.
+    def pair_indices(self) -> PairIndices:
+        """The first and the second variable of each pair, each of shape (pairs,), in the order of `tables`; read-only.
 
         Of all pairs it is the order of ``numpy.triu_indices(variables, 1)``.
 
         Examples
         --------
         >>> JointCounts(4, 2, pairs=[[0, 3], [1, 2]]).pair_indices
-        array([[0, 1],
-               [3, 2]])
+        (array([0, 1]), array([3, 2]))
         """
-        return all_pairs(self.variables) if self._listed is None else _read_only(self._listed.T)
+        if self._listed is None:
+            return all_pairs(self.variables)
+        return _read_only(self._listed[:, 0]), _read_only(self._listed[:, 1])
 
     @property
     def n(self) -> int:
@@ -204,9 +209,43 @@ class JointCounts:
 
     @property
     def codes(self) -> NDArray[np.uint8] | None:
-        """The codes themselves, shape (n, variables), as long as there are no tables: few samples. None from then on."""
+        """The codes themselves, shape (n, variables), where there are no tables and so few samples that none are needed.
+
+        None otherwise. Few are 4 a cell: counting them anew, in the cache, costs less than tables do that are written and read.
+        """
         self._require_whole()
-        return _read_only(self._buffer[: self._buffered]) if self._tables is None else None
+        few = self._tables is None and self._n <= _FEW_A_CELL * self.bins**2
+        return _read_only(self._buffer[: self._buffered]) if few else None
+
+    def of_tables(self, function: Callable[[NDArray[np.integer], PairIndices], NDArray[Any]]) -> NDArray[Any]:
+        """What a function says of all tables, given some of them at a time: its values, shape (..., pairs), one after the other.
+
+        Parameters
+        ----------
+        function : callable
+            Takes tables, shape (some, bins, bins), and their variables, as `pair_indices`; returns an array of shape (..., some).
+            The tables are its own only while it runs.
+
+        Examples
+        --------
+        >>> counts = JointCounts.from_codes(np.eye(3, dtype=np.uint8), bins=2)
+        >>> counts.of_tables(lambda tables, pairs: tables[:, 1, 1])
+        array([0, 0, 0], dtype=int32)
+        """
+        (first, second), codes = self.pair_indices, self.codes
+        parts = []
+        size = max(1, _BLOCK_BYTES // (4 * self.bins**2))
+        for start in range(0, max(self.pairs, 1), size):
+            some = first[start : start + size], second[start : start + size]
+            if codes is None:
+                tables = self.tables[start : start + size]
+            else:
+                from mi_probe import kernels
+
+                tables = np.zeros((len(some[0]), self.bins, self.bins), dtype=np.int32)
+                kernels.count_listed(codes, np.stack(some, axis=1), tables)
+            parts.append(function(tables, some))
+        return np.concatenate(parts, axis=-1)
 
     def _allocated(self, n: int | None = None) -> NDArray[np.integer]:
         """The tables, made if there are none, wide enough for n samples."""
@@ -297,10 +336,12 @@ class JointCounts:
         """
         self.require_same(other)
         n = self._n + other.n
-        if other.codes is not None and n > self._n:
-            self.update(other.codes.copy())  # of one's own, when added to itself
-            return self
+        other._require_whole()
+        self._require_whole()
         if not other.n:
+            return self
+        if other._tables is None:
+            self.update(other._buffer[: other._buffered].copy())  # a copy, for when it is added to itself
             return self
         tables, margins, missing, trimmed = other.tables, other.margins, other.missing, other.trimmed
         self.flush()
@@ -383,18 +424,16 @@ class JointCounts:
 
 
 @lru_cache(maxsize=2)
-def all_pairs(variables: int) -> NDArray[np.intp]:
-    """What ``numpy.triu_indices(variables, 1)`` gives, as one read-only array of shape (2, pairs), kept for the next call.
+def all_pairs(variables: int) -> PairIndices:
+    """What ``numpy.triu_indices(variables, 1)`` gives, read-only, and kept for the next call.
 
     Examples
     --------
     >>> all_pairs(3)
-    array([[0, 0, 1],
-           [1, 2, 2]])
+    (array([0, 0, 1]), array([1, 2, 2]))
     """
-    pairs = np.array(np.triu_indices(variables, 1))
-    pairs.flags.writeable = False
-    return pairs
+    first, second = map(_read_only, np.triu_indices(variables, 1))
+    return first, second
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -56,7 +56,7 @@ def estimate_point(
     InputError
         Unknown correction, or a test that these counts do not allow.
     """
-    counts.flush()
+    counts.require_whole()
     joint = counts.joint
     found = estimate(joint, correction=correction)
     more: Columns = dict(columns or {})
@@ -71,7 +71,8 @@ def estimate_point(
         more["swap"] = estimate(counts.swapped, correction=correction).mi
     if _can_be_unbinned(counts):
         enough = found.n >= joint.bins**2
-        more["continuous"], more["continuous_se"] = (np.where(enough, v, np.nan) for v in continuous(joint.tables))
+        unbinned = joint.of_tables(lambda tables, _: np.stack(continuous(tables)))
+        more["continuous"], more["continuous_se"] = np.where(enough, unbinned, np.nan)
     p, note = independence.p_values(counts, found.raw, p_values)
     if p is not None:
         more["p"] = p

@@ -212,8 +212,8 @@ def _sums_from_margins(counts: JointCounts) -> kernels.PairSums:
         joint, spread = kernels.cell_sums(counts.tables, pairs, margins, n)
     of_variable = xlogy(margins, margins).sum(axis=1)
     occupied = np.count_nonzero(margins, axis=1).astype(np.int32)
-    row, column = of_variable[pairs]
-    rows, columns = occupied[pairs]
+    row, column = (of_variable[side] for side in pairs)
+    rows, columns = (occupied[side] for side in pairs)
     nothing = np.zeros(counts.pairs)
     return kernels.PairSums(joint, row, column, nothing, spread, np.full(counts.pairs, n), rows, columns)
 

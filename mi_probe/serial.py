@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.counts import JointCounts
+from mi_probe.counts import JointCounts, PairIndices
 from mi_probe.errors import InputError
 from mi_probe.kernels import lagged as kernel
 from mi_probe.kernels.squares import chi_square
@@ -139,7 +139,7 @@ def autocovariances(lagged: Counts, margins: NDArray[np.integer]) -> Floats:
     return out
 
 
-def inflation(lagged: Counts, margins: NDArray[np.integer], n: int, pairs: NDArray[np.intp] | None = None) -> Inflation:
+def inflation(lagged: Counts, margins: NDArray[np.integer], n: int, pairs: PairIndices | None = None) -> Inflation:
     """How autocorrelation changes the cumulants of X^2 of every pair i < j, or of some of them.
 
     Parameters
@@ -150,7 +150,7 @@ def inflation(lagged: Counts, margins: NDArray[np.integer], n: int, pairs: NDArr
         Counts of each variable over its present tokens.
     n : int
         Tokens.
-    pairs : array, shape (2, pairs), optional
+    pairs : (array, array), each of shape (pairs,), optional
         The two variables of each pair; by default ``numpy.triu_indices(variables, 1)``.
 
     Returns
@@ -181,8 +181,8 @@ def inflation(lagged: Counts, margins: NDArray[np.integer], n: int, pairs: NDArr
 
     def of_pairs(x: Floats, weight: float = 1.0) -> Floats:
         by_variable = x.reshape(variables, -1)
-        products: Floats = by_variable @ by_variable.T
-        return weight * products[first, second]
+        products: Floats = (by_variable @ by_variable.T)[first, second]
+        return weight * products
 
     traces = np.trace(scores, axis1=2, axis2=3)
     rows = scores.reshape(variables, width, -1)
@@ -272,4 +272,5 @@ def serial_p_values(counts: JointCounts, lagged: NDArray[np.integer]) -> Floats:
     third = np.divide(2 * variance**2, mean, out=np.zeros_like(mean), where=mean > 0) * found.third
     variance = variance * found.variance
     skewness = np.divide(third, variance**1.5, out=np.zeros_like(mean), where=variance > 0)
-    return upper_tail(chi_square(counts.tables, groups, counts.pair_indices), mean * found.mean, variance, skewness)
+    squares = counts.of_tables(lambda tables, pairs: chi_square(tables, groups, pairs))
+    return upper_tail(squares, mean * found.mean, variance, skewness)

@@ -101,6 +101,7 @@ class PairMargins:
                 pooled(rows, groups[first[broken]]),
                 pooled(columns, groups[second[broken]]),
             )
+        first, second = (side.copy() for side in counts.pair_indices)
         first[broken] = counts.variables + np.arange(len(broken))
         second[broken] = counts.variables + len(broken) + np.arange(len(broken))
         return cls(np.concatenate([margins, rows, columns]), first, second)
@@ -270,7 +271,7 @@ def gamma_p_values(counts: JointCounts) -> Floats:
     groups = pool_sparse(counts.margins)
     mean, variance = exact_moments(PairMargins.of(counts, groups))
     skewness = np.divide(2 * np.sqrt(variance), mean, out=np.zeros_like(mean), where=mean > 0)  # a gamma's
-    return upper_tail(chi_square(counts.tables, groups, counts.pair_indices), mean, variance, skewness)
+    return upper_tail(counts.of_tables(lambda tables, pairs: chi_square(tables, groups, pairs)), mean, variance, skewness)
 
 
 def false_discovery(p: Floats, *, method: FalseDiscoveries = "bh") -> Floats:

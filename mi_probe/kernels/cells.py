@@ -17,7 +17,7 @@ from mi_probe.kernels.vectors import WIDTH, broadcast, pointer_to
 __all__ = ["cell_sums", "cell_sums_of_codes"]
 
 Sums = tuple[NDArray[np.float64], NDArray[np.float64]]
-Index = NDArray[np.integer]
+Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 _ROOT_HALF = int(np.float64(np.sqrt(0.5)).view(np.int64))
 _LN2 = float(np.log(2.0))
@@ -33,7 +33,7 @@ def _sums_of_one(_context: Any, tables: Any, start: Any, rows: Any, row: Any, co
     ln n without a call, so that it runs on vectors: n = 2^e m with m between the roots of 1/2 and 2; ln m = 2 artanh s with
     s = (m - 1)/(m + 1), at most .172, whose series in s^2 is cut off where it is below 1e-17.
     """
-    result = types.Tuple((types.float64, types.float64))
+    result = types.containers.UniTuple(types.float64, 2)
 
     def generate(ctx: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         counts, left, right = (pointer_to(ctx, builder, signature, arguments, which) for which in (0, 2, 4))
@@ -104,20 +104,21 @@ def _sums_of_one(_context: Any, tables: Any, start: Any, rows: Any, row: Any, co
 
 @jit
 def _sums_of_tables(
-    tables: Any, cells: int, pairs: Any, left: Any, right: Any, wide: int, first: int, last: int, joint: Any, spread: Any
+    tables: Any, cells: int, first_of: Any, second_of: Any, left: Any, right: Any, wide: int,
+    first: int, last: int, joint: Any, spread: Any,
 ) -> None:  # fmt: skip
     for p in range(first, last):
-        joint[p], spread[p] = _sums_of_one(tables, p * cells, left, pairs[0, p] * wide, right, pairs[1, p] * wide, cells)
+        joint[p], spread[p] = _sums_of_one(tables, p * cells, left, first_of[p] * wide, right, second_of[p] * wide, cells)
 
 
 @jit
 def _sums_by_cells(
-    rows: Any, columns: Any, cells: int, pairs: Any, left: Any, right: Any, wide: int, first: int, last: int,
-    joint: Any, spread: Any,
+    rows: Any, columns: Any, cells: int, first_of: Any, second_of: Any, left: Any, right: Any, wide: int,
+    first: int, last: int, joint: Any, spread: Any,
 ) -> None:  # fmt: skip
     table = np.zeros(wide, dtype=np.int32)
     for p in range(first, last):
-        i, j = pairs[0, p], pairs[1, p]
+        i, j = first_of[p], second_of[p]
         table[:] = 0
         for s in range(rows.shape[1]):
             table[rows[i, s] + columns[j, s]] += 1
@@ -126,15 +127,15 @@ def _sums_by_cells(
 
 @_adding
 def _sums_by_samples(
-    rows: Any, columns: Any, cells: int, pairs: Any, left: Any, right: Any, steps: Any, logs: Any, first: int, last: int,
-    joint: Any, spread: Any,
+    rows: Any, columns: Any, cells: int, first_of: Any, second_of: Any, left: Any, right: Any, steps: Any, logs: Any,
+    first: int, last: int, joint: Any, spread: Any,
 ) -> None:  # fmt: skip
     samples = rows.shape[1]
     table = np.zeros(cells, dtype=np.uint16)
     where = np.empty(samples, dtype=np.int64)
     found = np.empty(samples)
     for p in range(first, last):
-        i, j = pairs[0, p], pairs[1, p]
+        i, j = first_of[p], second_of[p]
         table[:] = 0
         total = 0.0
         for s in range(samples):
@@ -163,13 +164,13 @@ def _cell_terms(margins: NDArray[np.integer], n: int) -> tuple[NDArray[np.float6
     return left.ravel(), right.ravel(), wide
 
 
-def cell_sums(tables: Counts, pairs: Index, margins: NDArray[np.integer], n: int) -> Sums:
+def cell_sums(tables: Counts, pairs: Pairs, margins: NDArray[np.integer], n: int) -> Sums:
     """Sum of c ln c, and of c ln^2(c n / (a b)), over the cells c of each table; a and b are the cell's margins.
 
     Parameters
     ----------
     tables : array, shape (pairs, bins, bins), int32 or int64, contiguous
-    pairs : array, shape (2, pairs)
+    pairs : two arrays, each of shape (pairs,)
         The variables of each table.
     margins : array, shape (variables, bins)
         Each variable has the same in all of its tables.
@@ -187,18 +188,18 @@ def cell_sums(tables: Counts, pairs: Index, margins: NDArray[np.integer], n: int
     direct = count if wide == bins * bins else count - 1  # a vector reaches beyond the last table
     threads = threads_for(tables.size)
     in_threads(
-        lambda a, b: _sums_of_tables(flat, bins * bins, pairs, left, right, wide, a, b, joint, spread),
+        lambda a, b: _sums_of_tables(flat, bins * bins, *pairs, left, right, wide, a, b, joint, spread),
         ranges(direct, np.ones_like, threads),
         threads,
     )
     if direct < count:
         padded = np.zeros(wide, dtype=tables.dtype)
         padded[: bins * bins] = flat[-bins * bins :]
-        _sums_of_tables(padded, bins * bins, pairs[:, -1:], left, right, wide, 0, 1, joint[-1:], spread[-1:])
+        _sums_of_tables(padded, bins * bins, pairs[0][-1:], pairs[1][-1:], left, right, wide, 0, 1, joint[-1:], spread[-1:])
     return joint, spread
 
 
-def cell_sums_of_codes(codes: NDArray[np.uint8], pairs: Index, margins: NDArray[np.integer]) -> Sums:
+def cell_sums_of_codes(codes: NDArray[np.uint8], pairs: Pairs, margins: NDArray[np.integer]) -> Sums:
     """The same straight from codes, none of them missing, for few samples: each table lives in the cache, and is never stored.
 
     Parameters
@@ -210,7 +211,7 @@ def cell_sums_of_codes(codes: NDArray[np.uint8], pairs: Index, margins: NDArray[
     """
     samples = len(codes)
     bins = margins.shape[1]
-    cells, count = bins * bins, pairs.shape[1]
+    cells, count = bins * bins, len(pairs[0])
     columns = np.ascontiguousarray(codes.T).astype(np.int16)
     rows = columns * np.int16(bins)
     joint, spread = np.zeros((2, count))
@@ -219,7 +220,7 @@ def cell_sums_of_codes(codes: NDArray[np.uint8], pairs: Index, margins: NDArray[
     if samples >= cells:
         left, right, wide = _cell_terms(margins, samples)
         in_threads(
-            lambda a, b: _sums_by_cells(rows, columns, cells, pairs, left, right, wide, a, b, joint, spread), parts, threads
+            lambda a, b: _sums_by_cells(rows, columns, cells, *pairs, left, right, wide, a, b, joint, spread), parts, threads
         )
         return joint, spread
     counts = np.arange(samples + 2.0)
@@ -227,7 +228,7 @@ def cell_sums_of_codes(codes: NDArray[np.uint8], pairs: Index, margins: NDArray[
     of_samples = np.take_along_axis(np.log(np.maximum(margins, 1)), columns.astype(np.int64), axis=1)
     in_threads(
         lambda a, b: _sums_by_samples(
-            rows, columns, cells, pairs, of_samples - np.log(samples), of_samples, np.diff(counts * logs), logs,
+            rows, columns, cells, *pairs, of_samples - np.log(samples), of_samples, np.diff(counts * logs), logs,
             a, b, joint, spread,
         ),
         parts,

@@ -46,7 +46,7 @@ def _chi_square(tables: Any, groups: Any, ends: Any, others: Any, first: int, la
 
 
 def chi_square(
-    tables: NDArray[np.integer], groups: NDArray[np.intp], pairs: NDArray[np.intp] | None = None
+    tables: NDArray[np.integer], groups: NDArray[np.intp], pairs: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None
 ) -> NDArray[np.float64]:
     """Pearson's X^2 = sum (n_ij - e_ij)^2 / e_ij, e_ij = a_i b_j / N, over the occupied rows and columns of every table.
 
@@ -55,7 +55,7 @@ def chi_square(
     tables : array, shape (pairs, bins, bins), integer
     groups : array, shape (variables, bins), intp
         0 to bins - 1; bins of a variable that have the same number are counted as one.
-    pairs : array, shape (2, pairs), optional
+    pairs : (array, array), each of shape (pairs,), optional
         The two variables of each pair; by default ``numpy.triu_indices(variables, 1)``.
 
     Returns
