@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mi_probe
-from mi_probe import Binning, JointCounts, MIResult, Probe, ProbeState, kernels
+from mi_probe import Binning, JointCounts, MIResult, Probe, ProbeState, cli, kernels
 from mi_probe.binning import MISSING
 from mi_probe.errors import BinningError, HookPointError, InputError, MergeError, ProbeError, StoreError
 from mi_probe.kernels.listed import count_listed
@@ -442,6 +442,15 @@ def test_a_model_is_measured_at_its_chosen_dimensions_and_edges_carry_the_choice
         mi_probe.attach(tiny, probe, edges=whole.binnings)
     with pytest.raises(HookPointError, match="not for this probe"):
         mi_probe.attach(tiny, Probe(pairs=[[0, 99]]), edges=whole.binnings)
+
+
+def test_the_recipe_takes_a_probe_with_a_choice(tmp_path: Path) -> None:
+    (tmp_path / "some.toml").write_text("layers = [0, 3]\n[subset]\ndimensions = 20\npairs = 60\n[tokens]\nsample_every = 2\n")
+    arguments = ["run", "dimension_pairs", "--probe", str(tmp_path / "some.toml"), "--out", str(tmp_path / "out")]
+    cli.app(arguments, result_action="return_value", exit_on_error=False)
+    point = MIResult.load(tmp_path / "out" / "result.safetensors")["hidden_states.3"]
+    assert (len(point.names), len(point.pairs()), point.samples) == (20, 60, 56)
+    assert (tmp_path / "out" / "pairs.png").is_file()
 
 
 # -- some tokens ------------------------------------------------------------------------------------------------------
