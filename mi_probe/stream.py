@@ -56,6 +56,11 @@ class PointStream:
         self._frozen: PointCounts | None = None
         self._waiting: list[tuple[Rows, Places]] = []
 
+    @staticmethod
+    def fitting_nbytes_for(rows: int, variables: int, itemsize: int, *, moments: bool) -> int:
+        """Bytes that fitting edges on rows, and coding these, takes for a moment beside the rows themselves."""
+        return rows * variables * (2 * itemsize + (28 if moments else 13))  # measured; most is of float64
+
     @property
     def n(self) -> int:
         """Rows seen."""
@@ -81,9 +86,13 @@ class PointStream:
             raise InputError(f"this point has {waiting[0][0].shape[1]} variables; got rows of shape {rows.shape}.")
         return Prepared(np.array(rows), None, None)
 
+    def completes_with(self, prepared: Prepared) -> bool:
+        """Whether these rows complete the calibration."""
+        return self._frozen is None and self.n + len(prepared) >= self.probe.calibration_tokens
+
     def completed_by(self, prepared: Prepared, places: Places) -> PointCounts | None:
         """Edges and counts with these rows, if they complete the calibration. Changes nothing; may run out of memory."""
-        if self._frozen is not None or self.n + len(prepared) < self.probe.calibration_tokens:
+        if not self.completes_with(prepared):
             return None
         assert prepared.rows is not None
         waiting = [*self._waiting, (prepared.rows, places)]

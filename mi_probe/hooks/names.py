@@ -12,7 +12,17 @@ from mi_probe.binning import Binning
 from mi_probe.errors import HookPointError, nearest
 from mi_probe.probe import NAMED_SETS, Probe
 
-__all__ = ["HookedModel", "Point", "inner_of", "points", "require_model", "resolve", "site_of", "with_edges"]
+__all__ = [
+    "HookedModel",
+    "Point",
+    "inner_of",
+    "points",
+    "require_model",
+    "resolve",
+    "site_of",
+    "width_by_name",
+    "with_edges",
+]
 
 
 class HookedModel(Protocol):
@@ -48,6 +58,9 @@ class Point:
     is_module: bool = False
 
 
+_STREAM = re.compile(
+    r"blocks\.\d+\.(hook_(in|out|resid_pre|resid_mid|resid_post|attn_out|mlp_out)|(attn|mlp)\.hook_out)|ln_final(\.hook_out)?"
+)
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 
 
@@ -71,6 +84,11 @@ def site_of(model: HookedModel, point: Point, hook_dict: dict[str, Any] | None =
     if point.is_module:
         return getattr(model, point.hook_name)
     return (model.hook_dict if hook_dict is None else hook_dict)[point.hook_name]
+
+
+def width_by_name(model: HookedModel, point: Point) -> int | None:
+    """Variables of a hook point that is in the residual stream, or adds to it; None for all others."""
+    return int(model.cfg.d_model) if _STREAM.fullmatch(point.hook_name) else None
 
 
 def points(model: HookedModel) -> list[str]:
