@@ -54,9 +54,10 @@ def estimate_nbytes_for(
     # Peaks of the steps, measured, with the results until then: nearly all is in arrays of one number a pair.
     peak = 8 * pairs * ((47 if bins >= 6 else 34) if unbinned else 23)
     peak += 8 * pairs * (3 * extras.moments + extras.swap)
-    peak = max(peak, 24 * variables**2 + 48 * pairs)  # the chance level, where few pairs are counted
+    # The chance level: it is tabled by the counts that differ, as many as bins in all if these are of unlike size.
+    peak = max(peak, 8 * (3 * variables**2 + 6 * pairs + (0 if unbinned else variables * bins * (variables + 512))))
     if extras.shards:  # the counts without one shard, the ones before, and two more copies on the way
-        peak = max(peak, 4 * JointCounts.nbytes_for(variables, pairs, bins) + 22 * 8 * pairs)
+        peak = max(peak, 4 * JointCounts.nbytes_for(variables, pairs, bins) + 8 * pairs * (28 + 3 * extras.moments + extras.swap))
     if extras.lags and p_values:
         width = 2 * extras.lags + 1
         peak = max(peak, 8 * pairs * 14 + 8 * variables * width * (4 * bins**2 + 3 * width))

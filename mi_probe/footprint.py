@@ -20,6 +20,8 @@ from mi_probe.stream import PointStream
 
 __all__ = ["Footprint", "PointFootprint", "Run", "WayOut", "footprint", "refuse_unless_it_fits", "ways_out"]
 
+_LEAST = 0.05  # of the dimensions or pairs: who wanted all of them has no use for fewer
+
 Widths = Mapping[str, int | str]
 """Variables by hook point; or why their number is not known."""
 
@@ -188,7 +190,7 @@ def _at(key: str, width: int | str, probe: Probe, run: Run, most_variables: int 
     kept = PointCounts.nbytes_for(variables, pairs, bins, probe.extras, samples=run.tokens or 0, sequence=run.sequence)
     has_p = run.tokens is None or run.tokens <= MOST_TOKENS
     found = estimate_nbytes_for(variables, pairs, bins, probe.method, probe.extras, p_values=has_p)
-    fitting = PointStream.fitting_nbytes_for(rows, variables, run.itemsize, moments=probe.moments)
+    fitting = PointStream.fitting_nbytes_for(rows, variables, run.itemsize)
     waiting = (rows + run.pass_tokens) * variables * run.itemsize
     return PointFootprint(
         key, variables, pairs, bins, kept.counts, kept.extras, kept.buffers, waiting, max(fitting, kept.flush), *found
@@ -255,7 +257,7 @@ def ways_out(
         (of_pairs, _measured(widest)[1], "{k:,} of the {most:,} pairs of each hook point"),
     ):
         k = _largest(most, lambda k, of=of: needed(of(k)) <= free)  # type: ignore[misc]
-        if k:
+        if k >= _LEAST * most:
             weigh(words.format(k=k, most=most), of(k))
     plain = replace(probe, **changes)
     if not ways and plain != probe:  # more than one change is needed
@@ -294,7 +296,7 @@ def refuse_unless_it_fits(
     lines = [f"  - {way.what}: {in_bytes(way.needed)}" for way in ways] or ["  - nothing in this probe"]
     raise MemoryRefusedError(
         f"counting at {len(found.points)} hook points takes {in_bytes(needed(found))}, and {in_bytes(max(0, free))} "
-        f"{whose}: {in_bytes(largest.kept)} for the {largest.pairs:,} pairs at '{largest.key}', {largest.bins} bins each.\n"
+        f"{whose}. '{largest.key}' alone, with {largest.pairs:,} pairs and {largest.bins} bins, takes {in_bytes(largest.kept)}.\n"
         f"What would fit:\n" + "\n".join(lines) + "\n"
         "mi_probe.plan(model, probe) shows what takes how much. Where more memory will be free than is now, or for a text that "
         f"ends before {probe.calibration_tokens:,} tokens, say how many bytes may be taken: attach(model, probe, memory=...)."

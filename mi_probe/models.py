@@ -104,7 +104,7 @@ def outline(model: str | Path | Any) -> Iterator[Any]:
     ((2, 5, 4096), True)
     """
     loaded = getattr(model, "original_model", None)
-    source = _source(model) if loaded is None else str(getattr(model.cfg, "model_name", "model"))
+    source = str(model) if loaded is not None else _source(model)
     bridge = _bridge()
     from torch._subclasses.fake_tensor import FakeTensorMode
     from transformers import PreTrainedTokenizerFast
