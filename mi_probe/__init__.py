@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mi_probe.hooks import attach
     from mi_probe.models import load_model
     from mi_probe.neighbours import NeighbourMI, ksg
+    from mi_probe.planning import plan
     from mi_probe.pointresult import PairwiseMI
     from mi_probe.probe import Probe, load_probe
     from mi_probe.report import describe
@@ -52,6 +53,7 @@ _HOME = {
     "load_model": "models",
     "load_probe": "probe",
     "pairwise": "estimation",
+    "plan": "planning",
     "sample_activations": "accumulation",
     "sample_text": "corpus",
 }
@@ -80,6 +82,7 @@ __all__ = [
     "load_model",
     "load_probe",
     "pairwise",
+    "plan",
     "plots",
     "sample_activations",
     "sample_text",

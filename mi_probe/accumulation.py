@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ def accumulate(
     edges: Mapping[str, Binning] | None = None,
     batch_size: int = 8,
     first_document: int = 0,
+    memory: float | None = None,
     progress: bool = False,
 ) -> AttachedProbe:
     """Run texts through a model and count what the probe asks for.
@@ -46,6 +47,8 @@ def accumulate(
     first_document : int
         Number of the first text. Where several processes count parts of one corpus, number texts through all of them, so that
         shards fill evenly.
+    memory : float, optional
+        As in `attach`. Texts that end before the calibration does are never refused: they need no tables.
     progress : bool
         Show a progress bar of tokens on standard error once a run takes longer than two seconds.
 
@@ -60,6 +63,8 @@ def accumulate(
         No text has a token.
     HookPointError
         The model lacks a hook point of the probe.
+    MemoryRefusedError
+        The counts do not fit in memory; see `attach`.
 
     Examples
     --------
@@ -72,8 +77,11 @@ def accumulate(
     import torch
     from tqdm import tqdm
 
+    what = probe if isinstance(probe, Probe) else load_probe(probe)
+    if memory is None and edges is None and _at_most(texts, what.calibration_tokens - 1):
+        memory = float("inf")
     with (
-        attach(model, probe, edges=edges) as attached,
+        attach(model, what, edges=edges, memory=memory) as attached,
         torch.inference_mode(),
         tqdm(unit=" tokens", unit_scale=True, delay=2.0, disable=not progress) as bar,
     ):
@@ -84,6 +92,15 @@ def accumulate(
             bar.update(attached.tokens_seen - before)
     attached.documents = None
     return attached
+
+
+def _at_most(texts: str | Document | Iterable[Document | str], tokens: int) -> bool:
+    """Whether it can be seen, without reading them, that texts have no more tokens."""
+    if isinstance(texts, str | Document):
+        texts = [texts]
+    if not isinstance(texts, Sequence):
+        return False
+    return sum(Document("text", text).nbytes if isinstance(text, str) else text.nbytes for text in texts) <= tokens
 
 
 def sample_activations(
@@ -134,7 +151,7 @@ def sample_activations(
         raise InputError(f"the probe has no hook point '{point}'{nearest(point, names)}; it has {', '.join(names)}.")
     alone = replace(whole, hooks=names[point], layers=None, dimensions=None, chosen_by="variance", pairs="all")
     alone = replace(alone, calibration_tokens=2**62)  # never complete: the rows stay rows
-    with attach(model, alone) as attached, torch.inference_mode():
+    with attach(model, alone, memory=float("inf")) as attached, torch.inference_mode():
         (stream,) = attached.streams.values()
         for tokens, _ in batches(texts, model, batch_size=1):
             model(tokens.to(model.cfg.device), return_type=None)

@@ -1,4 +1,4 @@
-"""The command mi-probe: list, show, copy and run probes and recipes."""
+"""The command mi-probe: list, show and copy probes and recipes, plan, run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,6 +73,64 @@ def cp(name: str, dest: Path = Path(), *, force: bool = False) -> None:
         target.write_text(rooms.read_text(source), encoding="utf-8")
         path = str(target) if target.parent != Path() else f"./{target}"
         print(f"copied to {target}; edit it, then: mi-probe run {path if target.suffix == '.py' else f'RECIPE --probe {path}'}")
+
+
+@app.command
+def plan(
+    probe: str = "dimension_pairs",
+    *,
+    model: str = "coffee-gpt2",
+    hooks: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    layers: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
+    bins: int | None = None,
+    lags: int | None = None,
+    shards: int | None = None,
+    swap: bool | None = None,
+    moments: bool | None = None,
+    tokens: int | None = None,
+    pass_tokens: int = 1024,
+) -> None:
+    """Say what a probe will take, before anything is loaded: memory, files, time.
+
+    Parameters
+    ----------
+    probe : str
+        A ready-made probe, as `mi-probe ls` lists it, or a TOML file.
+    model : str
+        The bundled model (coffee-gpt2), a name on the Hugging Face hub (gpt2-xl), or a folder with a config.json.
+    hooks : list
+        Hook points in place of the probe's: a named set such as resid_post, names, or patterns.
+    layers : list
+        Only these layers of the hook points.
+    bins : int
+        Bins of each dimension in place of the probe's.
+    lags : int
+        Lags in place of the probe's.
+    shards : int
+        Shards in place of the probe's.
+    swap : bool
+        Count across documents, too.
+    moments : bool
+        Keep second moments, too.
+    tokens : int
+        How many tokens there will be. A text that ends before the calibration does takes far less.
+    pass_tokens : int
+        Tokens in one forward pass.
+    """
+    from mi_probe.planning import plan as planned
+    from mi_probe.probe import load_probe
+
+    asked: dict[str, Any] = {
+        "hooks": hooks,
+        "layers": layers,
+        "bins": bins,
+        "lags": lags,
+        "shards": shards,
+        "swap": swap,
+        "moments": moments,
+    }
+    what = replace(load_probe(probe), **{name: value for name, value in asked.items() if value is not None})
+    print(planned(model, what, tokens=tokens, pass_tokens=pass_tokens))
 
 
 @app.command(help_flags=[])

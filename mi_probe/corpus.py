@@ -27,6 +27,16 @@ class Document:
     name: str
     source: str | Path
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the text; it has no more tokens than that."""
+        if isinstance(self.source, str):
+            return len(self.source.encode(errors="replace"))
+        try:
+            return self.source.stat().st_size
+        except OSError as error:
+            raise InputError(f"cannot read {self.source} as UTF-8 text: {error}") from error
+
     def pieces(self) -> Iterator[str]:
         """The text in parts that a tokenizer may be given one by one.
 

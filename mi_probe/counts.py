@@ -151,6 +151,24 @@ class JointCounts:
     def __repr__(self) -> str:
         return f"JointCounts({self.variables} variables, {self.bins} bins, {self.n:,} samples)"
 
+    @staticmethod
+    def nbytes_for(variables: int, pairs: int, bins: int, samples: int = 0) -> int:
+        """Bytes of the arrays after so many samples, and of a file that holds them.
+
+        Examples
+        --------
+        >>> JointCounts.nbytes_for(variables=768, pairs=294_528, bins=8)
+        75460608
+        """
+        cell = 8 if samples > _INT32_MAX else 4
+        return pairs * bins * bins * cell + variables * (bins + 2) * 8
+
+    @staticmethod
+    def buffer_nbytes_for(variables: int, bins: int) -> tuple[int, int]:
+        """Bytes of the buffer, and of what counting it takes for a moment: a bit a bin, for either variable of a pair."""
+        values = _BUFFER_ROWS * variables
+        return values, values * bins // 4
+
     # -- reading -----------------------------------------------------------------------------------------------------
 
     @property

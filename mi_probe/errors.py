@@ -11,6 +11,7 @@ __all__ = [
     "InputError",
     "MIProbeError",
     "MIProbeWarning",
+    "MemoryRefusedError",
     "MergeError",
     "ModelError",
     "PointError",
@@ -57,6 +58,10 @@ class HookPointError(MIProbeError):
 
 class ModelError(MIProbeError):
     """A model cannot be loaded."""
+
+
+class MemoryRefusedError(MIProbeError, MemoryError):
+    """What is to be counted does not fit in the memory that is free; the message says what would. Nothing was taken or lost."""
 
 
 class PointError(MIProbeError, KeyError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,7 @@ from mi_probe.binning import Binning, BinningMethod, as_samples
 from mi_probe.continuous import continuous
 from mi_probe.copula import binned_copula_correlation
 from mi_probe.corrections import Correction
+from mi_probe.counts import JointCounts
 from mi_probe.errors import InputError
 from mi_probe.estimators import Estimate, estimate
 from mi_probe.extras import LAGS, MIN_SHARDS, Extras
@@ -24,9 +25,44 @@ from mi_probe.pointresult import PairwiseMI
 from mi_probe.shards import shard_errors
 from mi_probe.subset import Pairs, Subset, as_pairs
 
-__all__ = ["estimate_point", "pairwise"]
+__all__ = ["EstimateBytes", "estimate_nbytes_for", "estimate_point", "pairwise"]
 
 Columns = dict[str, NDArray[np.float64]]
+
+
+class EstimateBytes(NamedTuple):
+    """What estimating one hook point takes."""
+
+    results: int
+    """Of all columns: they stay, and are what a file holds."""
+    working: int
+    """For a moment, beside the counts and the results."""
+
+
+def estimate_nbytes_for(
+    variables: int, pairs: int, bins: int, method: BinningMethod, extras: Extras, *, p_values: bool = True
+) -> EstimateBytes:
+    """Bytes that `estimate_point` takes, for the default correction and test.
+
+    Examples
+    --------
+    >>> estimate_nbytes_for(768, 294_528, 8, "equal_count", Extras(lags=12)).results
+    23586816
+    """
+    unbinned = method == "equal_count"
+    columns = 7 + 2 * unbinned + p_values + extras.moments + extras.swap + (extras.shards > 0)
+    results = 8 * (columns * pairs + 4 * variables)
+    # Peaks of the steps, measured, with the results until then: nearly all is in arrays of one number a pair.
+    peak = 8 * pairs * ((47 if bins >= 6 else 34) if unbinned else 23)
+    peak += 8 * pairs * (3 * extras.moments + extras.swap)
+    # The chance level: it is tabled by the counts that differ, as many as bins in all if these are of unlike size.
+    peak = max(peak, 8 * (3 * variables**2 + 6 * pairs + (0 if unbinned else variables * bins * (variables + 512))))
+    if extras.shards:  # the counts without one shard, the ones before, and two more copies on the way
+        peak = max(peak, 4 * JointCounts.nbytes_for(variables, pairs, bins) + 8 * pairs * (28 + 3 * extras.moments + extras.swap))
+    if extras.lags and p_values:
+        width = 2 * extras.lags + 1
+        peak = max(peak, 8 * pairs * 14 + 8 * variables * width * (4 * bins**2 + 3 * width))
+    return EstimateBytes(results, peak - results)
 
 
 def estimate_point(

@@ -128,6 +128,11 @@ class SecondMoments:
         self.n, self.sums, self.squares, self.products = (np.zeros((size, size), dtype=np.int64) for _ in range(4))
 
     @classmethod
+    def nbytes_for(cls, variables: int) -> int:
+        """Bytes of the sums, and of a file that holds them."""
+        return (4 * variables + 1) * variables * 8
+
+    @classmethod
     def within(cls, binning: Binning) -> SecondMoments:
         """Empty moments, with the mean and standard deviation that came with the edges: equal edges always add up.
 

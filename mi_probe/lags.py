@@ -45,6 +45,11 @@ class LaggedCounts:
         self.counts = np.zeros((lags, variables, bins, bins), dtype=np.int64)
         self._tails: OrderedDict[int, tuple[int, NDArray[np.uint8]]] = OrderedDict()
 
+    @staticmethod
+    def nbytes_for(lags: int, variables: int, bins: int) -> int:
+        """Bytes of the counts, and of a file that holds them."""
+        return lags * variables * bins * bins * 8
+
     def update(self, codes: NDArray[np.uint8], places: Places) -> None:
         """Count more samples, shape (samples, variables)."""
         lags = len(self.counts)

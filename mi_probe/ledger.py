@@ -23,6 +23,7 @@ HOOKS_GONE = "the probe's hooks were taken off"
 SILENT = "a hook point of the probe did not fire"
 MISFIT = "a hook point gave something else than one row of numbers a token"
 DETACHED = "the probe was detached or attached anew in the middle of it"
+NO_MEMORY = "its counts did not fit in memory"
 TOO_FEW_VISITS = "a hook point fired less often than Probe(visit=...) asks for"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,19 @@ from mi_probe.gaussian import SecondMoments
 from mi_probe.lags import LaggedCounts
 from mi_probe.places import Places
 
-__all__ = ["PointCounts"]
+__all__ = ["PointBytes", "PointCounts"]
 
 _POOL = 16  # documents back that a document may be swapped with
+
+
+class PointBytes(NamedTuple):
+    """What the counts of one hook point take."""
+
+    counts: int
+    extras: int
+    buffers: int
+    flush: int
+    """For a moment, while a buffer is counted."""
 
 
 class PointCounts:
@@ -64,6 +74,28 @@ class PointCounts:
         self._pool: deque[tuple[int, NDArray[np.uint8], NDArray[np.int64]]] = deque(maxlen=_POOL)
         self._turn = 0
         self._broken = False
+
+    @staticmethod
+    def nbytes_for(
+        variables: int, pairs: int, bins: int, extras: Extras, *, samples: int = 0, sequence: int = 1024
+    ) -> PointBytes:
+        """Bytes after so many samples, in sequences of so many tokens; counts and extras are what a file holds, too.
+
+        Examples
+        --------
+        >>> PointCounts.nbytes_for(768, 294_528, 8, Extras(lags=12))
+        PointBytes(counts=75460608, extras=4718592, buffers=3145728, flush=6684672)
+        """
+        buffer, flush = JointCounts.buffer_nbytes_for(variables, bins)
+        more = LaggedCounts.nbytes_for(extras.lags, variables, bins)
+        more += extras.shards * JointCounts.nbytes_for(variables, pairs, bins, samples // max(1, extras.shards))
+        buffers = buffer * (1 + extras.shards + extras.swap)
+        if extras.swap:
+            more += JointCounts.nbytes_for(variables, pairs, bins, 2 * samples)
+            buffers += _POOL * sequence * (variables + 8)
+        if extras.moments:
+            more += SecondMoments.nbytes_for(variables)
+        return PointBytes(JointCounts.nbytes_for(variables, pairs, bins, samples), more, buffers, flush)
 
     @property
     def lagged(self) -> NDArray[np.int64]:

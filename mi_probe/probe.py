@@ -5,13 +5,16 @@ from __future__ import annotations
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mi_probe.binning import MAX_BINS, BinningMethod
 from mi_probe.errors import ProbeError, RoomError, nearest
 from mi_probe.extras import LAGS, MAX_LAGS, MAX_SHARDS, MIN_SHARDS, Extras
 from mi_probe.rooms import find, read_text
 from mi_probe.subset import ChosenBy, Dimensions, Pairs, Subset, as_dimensions, as_pairs
+
+if TYPE_CHECKING:
+    from mi_probe.planning import Plan
 
 __all__ = ["CORPUS_BINS", "NAMED_SETS", "Probe", "When", "load_probe"]
 
@@ -149,6 +152,18 @@ class Probe:
         problems += _problems(self)
         if problems:
             raise ProbeError("this probe cannot be used:\n" + "\n".join(f"  - {p}" for p in problems))
+
+    def plan(self, model: Any, **circumstances: Any) -> Plan:
+        """What this probe will take at a model's hook points: memory, files, steps; see `mi_probe.plan`.
+
+        Examples
+        --------
+        >>> Probe(layers=[0, 6]).plan("coffee-gpt2", measure=False).fits
+        True
+        """
+        from mi_probe.planning import plan
+
+        return plan(model, self, **circumstances)
 
     @property
     def subset(self) -> Subset:

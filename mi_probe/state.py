@@ -21,6 +21,7 @@ from mi_probe.counts import JointCounts
 from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, StoreError
 from mi_probe.estimation import estimate_point
 from mi_probe.estimators import Correction
+from mi_probe.footprint import Run, refuse_unless_it_fits
 from mi_probe.independence import PValues
 from mi_probe.ledger import Ledger, PointStatus, Status
 from mi_probe.places import Places
@@ -85,6 +86,8 @@ class ProbeState:
         Forward passes and tokens by what became of them.
     left_out : dict of str -> Counter
         Rows that `update` left out, by hook point and reason.
+    memory : float, optional
+        Bytes that counting may take; tables that would take more are refused, and nothing is lost. None: what is free then.
 
     Examples
     --------
@@ -101,6 +104,7 @@ class ProbeState:
     special_tokens: Collection[int] | None = None
     ledger: Ledger = field(default_factory=Ledger)
     left_out: dict[str, Counter[str]] = field(default_factory=dict)
+    memory: float | None = None
     _documents: Counter[str] = field(default_factory=Counter, init=False)
     _torn: bool = field(default=False, init=False)
     _origin: str = field(default="fed by update", init=False)
@@ -172,6 +176,8 @@ class ProbeState:
         InputError
             The shapes do not fit, there are fewer dimensions or pairs than the probe asks for, or special tokens are to be left
             out and not known. Nothing is counted then.
+        MemoryRefusedError
+            These rows complete the calibration, and the tables do not fit in the memory that is free. The rows before stay.
 
         Examples
         --------
@@ -219,6 +225,8 @@ class ProbeState:
                 prepared = stream.prepare(rows if len(chosen) == len(rows) else rows[chosen])
             except InputError as error:
                 raise InputError(f"at '{point}', {error}") from None
+            if stream.completes_with(prepared):
+                self._require_memory({point: shape[-1]}, rows.itemsize)
             if numbers is None:
                 numbers = self._new_documents(point, texts)
             places = Places.of_batch(chosen, shape[-2], numbers, position)
@@ -226,6 +234,11 @@ class ProbeState:
             self.streams[point] = stream
             if any(left_out.values()):
                 self.left_out.setdefault(point, Counter()).update(left_out)
+
+    def _require_memory(self, widths: dict[str, int], itemsize: int) -> None:
+        """Raise `MemoryRefusedError` unless there is room for the tables at these hook points; their rows are there already."""
+        run = Run(itemsize=itemsize, pass_tokens=0)
+        refuse_unless_it_fits(self.probe, widths, run, self.memory, lambda found: found.total("kept") + found.most("moment"))
 
     def _new_documents(self, of: str, texts: int) -> NDArray[np.int64]:
         first = self._documents[of]

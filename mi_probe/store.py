@@ -47,7 +47,8 @@ def write(path: str | os.PathLike[str], schema: str, header: dict[str, Any], arr
     StoreError
         The file cannot be written; what was there before is kept.
     """
-    from safetensors.numpy import save
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
 
     from mi_probe import __version__
 
@@ -55,19 +56,20 @@ def write(path: str | os.PathLike[str], schema: str, header: dict[str, Any], arr
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     full = json.loads(json.dumps({"schema": schema, "writer": __version__, **header}))  # as it will be read
     full["digest"] = _digest(full, arrays)
-    data = save(arrays, metadata={_KEY: json.dumps(full)})
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         try:
-            with unfinished.open("xb") as file:
-                file.write(data)
-                file.flush()
+            unfinished.open("xb").close()  # fails in Python's own words where nothing can be written
+            mode = unfinished.stat().st_mode
+            save_file(arrays, unfinished, metadata={_KEY: json.dumps(full)})  # from the arrays to disk: no copy in memory
+            unfinished.chmod(mode)  # safetensors' own are for the owner alone
+            with unfinished.open("rb+") as file:
                 os.fsync(file.fileno())
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}.") from error
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def read(path: str | os.PathLike[str], kind: str, version: int) -> tuple[dict[str, Any], Arrays]:

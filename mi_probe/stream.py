@@ -61,6 +61,11 @@ class PointStream:
         self._waiting: list[tuple[Rows, Places]] = []
         self._width = 0  # columns of the activations that those rows are from
 
+    @staticmethod
+    def fitting_nbytes_for(rows: int, variables: int, itemsize: int) -> int:
+        """Bytes that fitting edges on rows takes for a moment, beside the rows themselves."""
+        return rows * variables * (2 * itemsize + 33)  # measured: two copies, and four arrays of float64 with their masks
+
     @property
     def n(self) -> int:
         """Rows seen."""
@@ -88,9 +93,13 @@ class PointStream:
         columns = self.probe.subset.columns(width)
         return Prepared(np.array(rows) if columns is None else rows.take(columns, axis=1), None, None, width)
 
+    def completes_with(self, prepared: Prepared) -> bool:
+        """Whether these rows complete the calibration."""
+        return self._frozen is None and self.n + len(prepared) >= self.probe.calibration_tokens
+
     def completed_by(self, prepared: Prepared, places: Places) -> PointCounts | None:
         """Edges and counts with these rows, if they complete the calibration. Changes nothing; may run out of memory."""
-        if self._frozen is not None or self.n + len(prepared) < self.probe.calibration_tokens:
+        if not self.completes_with(prepared):
             return None
         assert prepared.rows is not None
         waiting = [*self._waiting, (prepared.rows, places)]

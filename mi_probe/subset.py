@@ -141,6 +141,23 @@ class Subset:
         """Whether values have to be seen before dimensions are chosen."""
         return isinstance(self.dimensions, int) and self.chosen_by == "variance"
 
+    def size(self, width: int) -> tuple[int, int]:
+        """How many variables and pairs are counted where an activation has so many columns.
+
+        Examples
+        --------
+        >>> Subset(dimensions=256).size(1600), Subset(dimensions=256, pairs=1000).size(1600)
+        ((256, 32640), (256, 1000))
+        """
+        wanted: Any = self.dimensions
+        if wanted is None and isinstance(self.pairs, tuple):
+            wanted = {end for pair in self.pairs for end in pair}
+        kept = width if wanted is None else min(width, wanted if isinstance(wanted, int) else len(wanted))
+        pairs = kept * (kept - 1) // 2
+        if isinstance(self.pairs, str):
+            return kept, pairs
+        return kept, min(pairs, self.pairs if isinstance(self.pairs, int) else len(self.pairs))
+
     def columns(self, width: int) -> Index | None:
         """The columns to keep of an activation of so many, ascending; None for all, and for those that only variance will tell.
 

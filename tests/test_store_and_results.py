@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,29 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path, m
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(StoreError, match="cannot write"):
         a_result().save(tmp_path / "no such folder" / "r.safetensors")
+
+
+def test_writing_makes_no_copy_of_the_arrays_in_memory(tmp_path: Path) -> None:
+    code = """
+import resource, sys
+import numpy as np
+from mi_probe import store
+
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+arrays = {"tables": np.ones(10**8, dtype=np.uint8)}
+store.write(sys.argv[1], "result/1", {}, {"x": np.ones(3)})
+before = peak()
+store.write(sys.argv[1], "result/1", {}, arrays)
+unit = 1 if sys.platform == "darwin" else 1024
+print((peak() - before) * unit / arrays["tables"].nbytes)
+"""
+    pytest.importorskip("resource")
+    path = tmp_path / "r.safetensors"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.2
+    assert path.stat().st_size > 10**8
+    path.with_name("other").touch()
+    assert path.stat().st_mode == path.with_name("other").stat().st_mode  # as any file of this user
 
 
 @pytest.mark.parametrize("kind", ["result", "state"])

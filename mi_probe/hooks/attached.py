@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe.binning import Binning
-from mi_probe.errors import HookPointError, InputError
+from mi_probe.errors import HookPointError, InputError, MemoryRefusedError
+from mi_probe.footprint import Run, refuse_unless_it_fits
 from mi_probe.hooks.arguments import has_own_numbers
 from mi_probe.hooks.batch import Batch, misfit_of, rows_of
 from mi_probe.hooks.facts import describe_model, has_dropout, weights_stand_for_others
-from mi_probe.hooks.names import HookedModel, inner_of, resolve, site_of, with_edges
+from mi_probe.hooks.names import HookedModel, inner_of, resolve, site_of, width_by_name, with_edges
 from mi_probe.hooks.passes import Pass, Watch, compile_anew
 from mi_probe.hooks.saying import few, warn_user
 from mi_probe.hooks.sites import Hook
@@ -27,6 +28,7 @@ from mi_probe.ledger import (
     DETACHED,
     HOOKS_GONE,
     MISFIT,
+    NO_MEMORY,
     NO_TOKENS,
     PAUSED,
     RAISED,
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AttachedProbe"]
 
+_ROWS = 4096
+
 
 class AttachedProbe(ProbeState):
     """A probe on a model: a `ProbeState` that is fed by the model's forward passes until it is detached.
@@ -61,7 +65,13 @@ class AttachedProbe(ProbeState):
         The hook points of the model by the names that results carry.
     """
 
-    def __init__(self, model: HookedModel, probe: Probe, edges: Mapping[str, Binning] | None = None) -> None:
+    def __init__(
+        self,
+        model: HookedModel,
+        probe: Probe,
+        edges: Mapping[str, Binning] | None = None,
+        memory: float | None = None,
+    ) -> None:
         resolved = resolve(model, probe)
         keys = [p.key for p in resolved]
         if edges is not None:
@@ -72,7 +82,13 @@ class AttachedProbe(ProbeState):
                 "this model has an encoder and a decoder, each with tokens of its own: only hook points of the encoder can be "
                 "measured here. Feed the decoder's activations to ProbeState.update."
             )
-        super().__init__(probe, describe_model(model), {key: PointStream(probe) for key in keys})
+        widths: dict[str, int | str] = {p.key: width_by_name(model, p) or "not known" for p in resolved}
+        widths |= {key: binning.variables for key, binning in (edges or {}).items()}
+        self._widths_known = all(isinstance(width, int) for width in widths.values())
+        # More rows than usual are someone's way to keep rows: how many will come is not known.
+        rows = 0 if edges else min(probe.calibration_tokens, _ROWS)
+        refuse_unless_it_fits(probe, widths, Run(pass_tokens=0, rows=rows), memory)
+        super().__init__(probe, describe_model(model), {key: PointStream(probe) for key in keys}, memory=memory)
         self.points = {p.key: p.hook_name for p in resolved}
         for key, binning in (edges or {}).items():
             try:
@@ -376,7 +392,11 @@ class AttachedProbe(ProbeState):
                 tokens = 0 if run.tokens is None else run.tokens.numel()
                 self.ledger.enter_uncounted(refused or NO_TOKENS, tokens)
             else:
-                self._count(run, batch, batch.choice)
+                try:
+                    self._count(run, batch, batch.choice)
+                except MemoryRefusedError:
+                    self.ledger.enter_uncounted(NO_MEMORY, batch.choice.shape[0] * batch.choice.shape[1])
+                    raise
         if error is not None and refused == RAISED:  # it is on its way to the user, and goes there as it is
             error.add_note("mi_probe: none of the tokens of this forward pass was counted.")
         elif message and (error is None or refused == STOPPED):
@@ -384,6 +404,7 @@ class AttachedProbe(ProbeState):
 
     def _count(self, run: Pass, batch: Batch, choice: Choice) -> None:
         rows = choice.shape[0]
+        self._require_memory_for(batch)
         places = choice.places(self._documents_of(run, rows), self._texts_of(run, rows))
         completed = {key: self.streams[key].completed_by(prepared, places) for key, prepared in batch.taken.items()}
         try:
@@ -393,6 +414,20 @@ class AttachedProbe(ProbeState):
         except BaseException:
             self._torn = True  # some hook points have it, others not
             raise
+
+    def _require_memory_for(self, batch: Batch) -> None:
+        """Ask once when all widths are known, and again when the tables are made: memory may have gone meanwhile."""
+        rows = {key: prepared.rows for key, prepared in batch.taken.items() if prepared.rows is not None}
+        widths = {key: batch.taken[key].width for key in rows}
+        itemsize = max((values.itemsize for values in rows.values()), default=4)
+        if not self._widths_known:
+            refuse_unless_it_fits(
+                self.probe, widths, Run(pass_tokens=0, rows=min(self.probe.calibration_tokens, _ROWS)), self.memory
+            )
+            self._widths_known = True
+        completing = {key: widths[key] for key in rows if self.streams[key].completes_with(batch.taken[key])}
+        if completing:
+            self._require_memory(completing, itemsize)
 
     def _documents_of(self, run: Pass, rows: int) -> NDArray[np.int64]:
         """Which document each row of a pass is from: as told, or each of its own; all steps of a generation are in one."""

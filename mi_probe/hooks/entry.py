@@ -14,7 +14,11 @@ __all__ = ["attach"]
 
 
 def attach(
-    model: HookedModel, probe: Probe | str | Path = "dimension_pairs", *, edges: Mapping[str, Binning] | None = None
+    model: HookedModel,
+    probe: Probe | str | Path = "dimension_pairs",
+    *,
+    edges: Mapping[str, Binning] | None = None,
+    memory: float | None = None,
 ) -> AttachedProbe:
     """Attach a probe to a TransformerLens model; it counts while your own forward passes run.
 
@@ -29,6 +33,9 @@ def attach(
         What to measure: a `Probe`, the name of a ready-made one, or a TOML file.
     edges : mapping of hook point -> Binning, optional
         Edges to use from the first token on, such as the ``binnings`` of another run. Counts with the same edges can be added up.
+    memory : float, optional
+        Bytes that the probe may take while it counts. By default what is free, without swapping, within the container's limit.
+        More than that is for those who know that it will be there: ``float("inf")`` asks nothing.
 
     Returns
     -------
@@ -40,6 +47,10 @@ def attach(
     HookPointError
         The model lacks a hook point, a pattern matches nothing, or the edges are of other hook points. Later, in a forward pass:
         a hook point gives something else than one row of numbers a token.
+    MemoryRefusedError
+        The counts of a text of any length would not fit; the message says what would. It comes at once for the residual stream,
+        in the first forward pass for other hook points, and once more when tables are made, where memory has gone meanwhile. The
+        forward pass that it comes in is not counted, and those before it stay as they are.
     ProbeError, RoomError
         The probe's file is not valid, or not there.
 
@@ -60,4 +71,4 @@ def attach(
     """
     require_model(model)
     whole = getattr(model, "_orig_mod", model)  # what torch.compile wraps
-    return AttachedProbe(whole, probe if isinstance(probe, Probe) else load_probe(probe), edges)
+    return AttachedProbe(whole, probe if isinstance(probe, Probe) else load_probe(probe), edges, memory)

@@ -16,7 +16,17 @@ from mi_probe.errors import HookPointError, InputError, nearest
 from mi_probe.probe import NAMED_SETS, Probe
 from mi_probe.subset import Dimensions
 
-__all__ = ["HookedModel", "Point", "inner_of", "points", "require_model", "resolve", "site_of", "with_edges"]
+__all__ = [
+    "HookedModel",
+    "Point",
+    "inner_of",
+    "points",
+    "require_model",
+    "resolve",
+    "site_of",
+    "width_by_name",
+    "with_edges",
+]
 
 
 class HookedModel(Protocol):
@@ -52,6 +62,9 @@ class Point:
     is_module: bool = False
 
 
+_STREAM = re.compile(
+    r"blocks\.\d+\.(hook_(in|out|resid_pre|resid_mid|resid_post|attn_out|mlp_out)|(attn|mlp)\.hook_out)|ln_final(\.hook_out)?"
+)
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 
 
@@ -75,6 +88,11 @@ def site_of(model: HookedModel, point: Point, hook_dict: dict[str, Any] | None =
     if point.is_module:
         return getattr(model, point.hook_name)
     return (model.hook_dict if hook_dict is None else hook_dict)[point.hook_name]
+
+
+def width_by_name(model: HookedModel, point: Point) -> int | None:
+    """Variables of a hook point that is in the residual stream, or adds to it; None for all others."""
+    return int(model.cfg.d_model) if _STREAM.fullmatch(point.hook_name) else None
 
 
 def points(model: HookedModel) -> list[str]:

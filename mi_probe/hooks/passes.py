@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mi_probe.errors import InputError
+from mi_probe.errors import InputError, MemoryRefusedError
 from mi_probe.hooks.arguments import cache_of, cached_past, has_own_numbers, input_tokens, real_of
 from mi_probe.hooks.generation import Generation, generation_of
 from mi_probe.hooks.names import HookedModel, inner_of
@@ -344,8 +344,14 @@ class Watch:
         run = self._stack.pop()
         if run.generation is not None and error is None:
             run.generation.step_ended(run.tokens, run.real, run.finished)
+        refusals = []
         for listener in list(run.batches):
-            listener.pass_ends(run, error)
+            try:
+                listener.pass_ends(run, error)
+            except MemoryRefusedError as refusal:  # one probe's; the others count
+                refusals.append(refusal)
+        if refusals:
+            raise refusals[0]
 
     def _tokens_of(self, run: Pass) -> Any:
         """Token ids that are known when a pass begins."""

@@ -1,0 +1,300 @@
+"""What a probe takes at each hook point, in bytes, from the numbers of variables alone; and what would fit where that does not.
+
+The rooms that allocate say how much (`nbytes_for` of counts, extras, streams and estimates); here it is added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from mi_probe.binning import auto_bins
+from mi_probe.errors import MemoryRefusedError
+from mi_probe.estimation import estimate_nbytes_for
+from mi_probe.independence import MOST_TOKENS
+from mi_probe.memory import free_memory, in_bytes
+from mi_probe.pointcounts import PointCounts
+from mi_probe.probe import CORPUS_BINS, Probe
+from mi_probe.stream import PointStream
+
+__all__ = ["Footprint", "PointFootprint", "Run", "WayOut", "footprint", "refuse_unless_it_fits", "ways_out"]
+
+_LEAST = 0.05  # of the dimensions or pairs: who wanted all of them has no use for fewer
+
+Widths = Mapping[str, int | str]
+"""Variables by hook point; or why their number is not known."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a probe will be fed, as far as memory depends on it.
+
+    Attributes
+    ----------
+    tokens : int, optional
+        In all. None: a stream of any length, with counts that may have to be estimated with every column.
+    pass_tokens : int
+        In one forward pass: what is kept of it waits until it has ended.
+    sequence : int
+        Tokens of the longest sequence, for `Probe.swap`.
+    itemsize : int
+        Bytes of a value, 4 or 8.
+    weights : int
+        Bytes of a model that is yet to be loaded.
+    rows : int, optional
+        On which edges will be fitted, where it is not the number that the probe says.
+    """
+
+    tokens: int | None = None
+    pass_tokens: int = 1024
+    sequence: int = 1024
+    itemsize: int = 4
+    weights: int = 0
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class PointFootprint:
+    """Bytes of one hook point.
+
+    Attributes
+    ----------
+    key : str
+        The hook point, as results name it.
+    variables : int, optional
+        None if their number is not known; `unknown` says why, and all else is 0.
+    pairs, bins : int
+    counts : int
+        Tables and margins.
+    extras : int
+        Lags, shards, swap, moments.
+    buffers : int
+        Codes that wait to be counted.
+    rows : int
+        Values that wait for the edges to be fitted, and those of a forward pass that has not ended.
+    moment : int
+        For a moment: while edges are fitted, or a buffer is counted.
+    results : int
+        All columns of the estimate.
+    estimating : int
+        For a moment, beside counts and results.
+    """
+
+    key: str
+    variables: int | None
+    pairs: int = 0
+    bins: int = 0
+    counts: int = 0
+    extras: int = 0
+    buffers: int = 0
+    rows: int = 0
+    moment: int = 0
+    results: int = 0
+    estimating: int = 0
+    unknown: str = ""
+
+    @property
+    def kept(self) -> int:
+        """Counts, extras and buffers."""
+        return self.counts + self.extras + self.buffers
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of all hook points.
+
+    Attributes
+    ----------
+    points : tuple of PointFootprint
+    weights : int
+        Of a model that is yet to be loaded.
+    stays_rows : bool
+        The text ends before the calibration does: rows wait, and counts are made for a moment, one hook point after the other.
+    """
+
+    points: tuple[PointFootprint, ...]
+    weights: int = 0
+    stays_rows: bool = False
+
+    def total(self, what: str) -> int:
+        """The sum over hook points of any of their numbers."""
+        return sum(int(getattr(point, what)) for point in self.points)
+
+    def most(self, *what: str) -> int:
+        """The largest, over hook points, of the sum of some of their numbers."""
+        return max((sum(int(getattr(point, each)) for each in what) for point in self.points), default=0)
+
+    @property
+    def while_counting(self) -> int:
+        """At the fullest moment: when the edges are fitted, with all rows still there."""
+        if self.stays_rows:
+            return self.weights + self.total("rows")
+        return self.weights + self.total("kept") + self.total("rows") + self.most("moment")
+
+    @property
+    def while_estimating(self) -> int:
+        """At the fullest moment of `estimate`, with all counts and results in memory."""
+        held = self.weights + self.total("results")
+        if self.stays_rows:
+            return held + self.total("rows") + max(self.most("kept", "moment"), self.most("kept", "estimating"))
+        return held + self.total("kept") + self.most("estimating")
+
+    @property
+    def most_needed(self) -> int:
+        """The larger of the two."""
+        return max(self.while_counting, self.while_estimating)
+
+    @property
+    def state_file(self) -> int:
+        """Bytes of a file of the counts, but for some kB of edges and header."""
+        return self.total("counts") + self.total("extras")
+
+
+def footprint(
+    probe: Probe, widths: Widths, run: Run | None = None, *, most_variables: int | None = None, most_pairs: int | None = None
+) -> Footprint:
+    """Add up what the probe takes at hook points of these widths.
+
+    Parameters
+    ----------
+    probe : Probe
+    widths : mapping of str -> int or str
+    run : Run, optional
+    most_variables, most_pairs : int, optional
+        As if no hook point had more.
+
+    Examples
+    --------
+    >>> found = footprint(Probe(), {"hidden_states.0": 1600, "hidden_states.1": 1600})
+    >>> found.points[0].pairs, found.points[0].counts, found.total("counts")
+    (1279200, 327603200, 655206400)
+    """
+    run = run or Run()
+    stays_rows = run.tokens is not None and run.tokens < probe.calibration_tokens
+    points = tuple(_at(key, width, probe, run, most_variables, most_pairs) for key, width in widths.items())
+    return Footprint(points, run.weights, stays_rows)
+
+
+def _at(key: str, width: int | str, probe: Probe, run: Run, most_variables: int | None, most_pairs: int | None) -> PointFootprint:
+    if isinstance(width, str):
+        return PointFootprint(key, None, unknown=width)
+    variables, pairs = probe.subset.size(width)
+    if most_variables is not None and most_variables < variables:
+        variables, pairs = most_variables, min(pairs, most_variables * (most_variables - 1) // 2)
+    pairs = pairs if most_pairs is None else min(pairs, most_pairs)
+    rows = probe.calibration_tokens if run.rows is None else run.rows
+    bins = probe.bins
+    if run.tokens is not None and run.tokens < probe.calibration_tokens:
+        rows = run.tokens
+        bins = auto_bins(rows) if bins == "auto" else bins
+    bins = CORPUS_BINS if bins == "auto" else bins
+    kept = PointCounts.nbytes_for(variables, pairs, bins, probe.extras, samples=run.tokens or 0, sequence=run.sequence)
+    has_p = run.tokens is None or run.tokens <= MOST_TOKENS
+    found = estimate_nbytes_for(variables, pairs, bins, probe.method, probe.extras, p_values=has_p)
+    fitting = PointStream.fitting_nbytes_for(rows, variables, run.itemsize)
+    waiting = (rows + run.pass_tokens) * (width if probe.subset.by_variance else variables) * run.itemsize
+    return PointFootprint(
+        key, variables, pairs, bins, kept.counts, kept.extras, kept.buffers, waiting, max(fitting, kept.flush), *found
+    )
+
+
+class WayOut(NamedTuple):
+    """A change with which it would fit."""
+
+    what: str
+    needed: int
+
+
+def ways_out(
+    probe: Probe, widths: Widths, run: Run, free: float, needed: Callable[[Footprint], int] = lambda found: found.most_needed
+) -> list[WayOut]:
+    """Changes with each of which the probe would fit in so many bytes; empty if none does.
+
+    Examples
+    --------
+    >>> ways = ways_out(Probe(), {f"resid_post.{i}": 1600 for i in range(48)}, Run(), 20e9)
+    >>> ways[0].what, in_bytes(ways[0].needed)
+    ('7 bins in place of 8', '18.0 GB')
+    """
+    known = {key: width for key, width in widths.items() if isinstance(width, int)}
+    if not known:
+        return []
+    ways: list[WayOut] = []
+
+    def weigh(what: str, found: Footprint) -> bool:
+        if needed(found) <= free:
+            ways.append(WayOut(what, needed(found)))
+            return True
+        return False
+
+    changes: dict[str, Any] = {"shards": 0, "swap": False, "moments": False}
+    for name, off in changes.items():
+        if getattr(probe, name):
+            weigh(f"without {name}", footprint(replace(probe, **{name: off}), known, run))
+    bins = footprint(probe, known, run).points[0].bins
+    for fewer in range(bins - 1, 2, -1):
+        if weigh(f"{fewer} bins in place of {bins}", footprint(replace(probe, bins=fewer), known, run)):
+            break
+    widest_first = sorted(known, key=lambda key: -known[key])
+
+    def of_points(k: int) -> Footprint:
+        return footprint(probe, {key: known[key] for key in widest_first[:k]}, run)
+
+    def of_variables(k: int) -> Footprint:
+        return footprint(probe, known, run, most_variables=k)
+
+    def of_pairs(k: int) -> Footprint:
+        return footprint(probe, known, run, most_pairs=k)
+
+    variables, pairs = probe.subset.size(max(known.values()))
+    for of, most, words in (
+        (of_points, len(known), "{k:,} of the {most:,} hook points (layers=)"),
+        (of_variables, variables, "{k:,} of the {most:,} dimensions of each hook point (dimensions=)"),
+        (of_pairs, pairs, "{k:,} of the {most:,} pairs of each hook point (pairs=)"),
+    ):
+        k = _largest(most, lambda k, of=of: needed(of(k)) <= free)  # type: ignore[misc]
+        if k >= _LEAST * most:
+            weigh(words.format(k=k, most=most), of(k))
+    plain = replace(probe, **changes)
+    if not ways and plain != probe:  # more than one change is needed
+        named = ", ".join(name for name in changes if getattr(probe, name))
+        return [WayOut(f"without {named}: {way.what}", way.needed) for way in ways_out(plain, known, run, free, needed)]
+    return ways
+
+
+def _largest(most: int, fits: Callable[[int], bool]) -> int:
+    """The largest k below `most` that fits, 0 if none does; what is smaller fits, too."""
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def refuse_unless_it_fits(
+    probe: Probe,
+    widths: Widths,
+    run: Run,
+    may_take: float | None,
+    needed: Callable[[Footprint], int] = lambda found: found.while_counting,
+) -> None:
+    """Raise `MemoryRefusedError`, with the ways out, unless what is needed is free, or within the bytes that may be taken.
+
+    Hook points of unknown width are left out: they are asked about again when it is known.
+    """
+    found = footprint(probe, widths, run)
+    free = free_memory() if may_take is None else may_take
+    if needed(found) <= free:
+        return
+    largest = max(found.points, key=lambda point: point.kept)
+    ways = ways_out(probe, widths, run, free, needed)
+    whose = "are free" if may_take is None else "may be taken (memory=)"
+    lines = [f"  - {way.what}: {in_bytes(way.needed)}" for way in ways] or ["  - nothing in this probe"]
+    raise MemoryRefusedError(
+        f"counting at {len(found.points)} hook points takes {in_bytes(needed(found))}, and {in_bytes(max(0, free))} "
+        f"{whose}. '{largest.key}' alone, with {largest.pairs:,} pairs and {largest.bins} bins, takes {in_bytes(largest.kept)}.\n"
+        f"What would fit:\n" + "\n".join(lines) + "\n"
+        "mi_probe.plan(model, probe) shows what takes how much. Where more memory will be free than is now, or for a text that "
+        f"ends before {probe.calibration_tokens:,} tokens, say how many bytes may be taken: attach(model, probe, memory=...)."
+    )

@@ -1,0 +1,341 @@
+"""What a probe will take, before it takes it: memory, files and steps of counting, for a model that need not be loaded."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mi_probe.binning import Binning
+from mi_probe.counts import JointCounts
+from mi_probe.errors import InputError
+from mi_probe.footprint import Footprint, PointFootprint, Run, WayOut, footprint, ways_out
+from mi_probe.hooks import resolve
+from mi_probe.hooks.names import inner_of, width_by_name
+from mi_probe.hooks.widths import widths_in
+from mi_probe.lags import LaggedCounts
+from mi_probe.memory import free_memory, in_bytes
+from mi_probe.models import outline
+from mi_probe.places import Places
+from mi_probe.probe import Probe, load_probe
+
+__all__ = ["Plan", "Speed", "plan"]
+
+_WORD = 64
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast this machine counts, measured just now.
+
+    Attributes
+    ----------
+    pair, variable : float
+        Seconds a token, for each pair of variables, and for each variable (binning and lags).
+    threads : int
+        That counted.
+    """
+
+    pair: float
+    variable: float
+    threads: int
+
+    @classmethod
+    def measure(cls, bins: int, lags: int) -> Speed:
+        """Count random codes of a few hundred variables, for a fraction of a second."""
+        import numba
+
+        variables = int(np.clip((2**24 / bins**2) ** 0.5, 64, 512))  # tables larger than caches, as the real ones
+        rng = np.random.default_rng(0)
+        values = rng.standard_normal((4096, variables), dtype=np.float32)
+        binning = Binning.fit(values[:512], bins=bins)
+        codes = binning.encode(values)
+        joint, lagged = JointCounts(variables, bins), LaggedCounts(lags, variables, bins)
+
+        def count() -> None:
+            joint.update(codes)
+            joint.flush()
+
+        def rest() -> None:
+            binning.encode(values)
+            lagged.update(codes, Places.of_one_text(len(codes)))
+
+        a_token = [_fastest(each) / len(codes) for each in (count, rest)]
+        return cls(a_token[0] / joint.pairs, a_token[1] / variables, int(numba.config.NUMBA_NUM_THREADS))
+
+
+def _fastest(work: Any) -> float:
+    """Seconds of the fastest of three calls, after one that may compile."""
+    work()
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a probe takes at a model's hook points; ``print`` it.
+
+    Attributes
+    ----------
+    probe : Probe
+    model : str
+        The model's name.
+    widths : dict of str -> int or str
+        Variables by hook point; or why their number cannot be told beforehand.
+    run : Run
+        What will be fed, and the weights if the model is not loaded yet.
+    footprint : Footprint
+        Bytes, by hook point and in all.
+    free : int
+        Bytes that are free on this machine.
+    multiply_adds : int
+        Of a forward pass, for each token, about.
+    speed : Speed or None
+        None if it was not measured.
+    """
+
+    probe: Probe
+    model: str
+    widths: dict[str, int | str]
+    run: Run
+    footprint: Footprint
+    free: int
+    multiply_adds: int
+    speed: Speed | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether counting and estimating fit in the memory that is free, as far as the hook points' sizes are known."""
+        return self.footprint.most_needed <= self.free
+
+    @property
+    def steps(self) -> int:
+        """Steps of counting for each token: ANDs of two words that hold a bit for each of 64 tokens, one for each cell."""
+        sets = 1 + bool(self.probe.shards) + 2 * self.probe.swap
+        return sum(sets * point.pairs * point.bins**2 for point in self.footprint.points) // _WORD
+
+    @property
+    def seconds_per_million(self) -> float | None:
+        """Of counting a million tokens; forward passes come on top."""
+        if self.speed is None:
+            return None
+        sets = 1 + bool(self.probe.shards) + 2 * self.probe.swap
+        pairs, variables = self.footprint.total("pairs"), sum(point.variables or 0 for point in self.footprint.points)
+        return 1e6 * (sets * pairs * self.speed.pair + variables * self.speed.variable)
+
+    def ways_out(self) -> list[WayOut]:
+        """Changes with each of which alone it would fit."""
+        return [] if self.fits else ways_out(self.probe, self.widths, self.run, self.free)
+
+    def __str__(self) -> str:
+        return "\n".join([*self._table(), "", *self._memory(), "", *self._verdict(), *self._cost()])
+
+    def _table(self) -> list[str]:
+        known = [point for point in self.footprint.points if point.variables is not None]
+        rows = [("hook points", "number", "variables", "pairs", "bins", "counts", "estimates")]  # of each
+        for like, group in groupby(known, key=_alike):
+            points = list(group)
+            variables, pairs, bins, counts, results = like[1:]
+            each = (f"{variables:,}", f"{pairs:,}", str(bins), f"{in_bytes(counts)} each", f"{in_bytes(results)} each")
+            rows.append((_span([point.key for point in points]), str(len(points)), *each))
+        total = self.footprint.total
+        files = (f"{in_bytes(self.footprint.state_file)}     ", f"{in_bytes(total('results'))}     ")
+        rows.append(("in all", str(len(known)), "", f"{total('pairs'):,}", "", *files))
+        widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+        lines = [f"{self.model}: what the probe takes at {len(self.footprint.points)} hook points"]
+        for row in rows:
+            cells = [cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))]
+            lines.append(f"  {'  '.join(cells)}".rstrip())
+        for why, unknown in groupby((p for p in self.footprint.points if p.variables is None), key=lambda p: p.unknown):
+            points = list(unknown)
+            which = f"{_span([point.key for point in points])} ({len(points)})"
+            lines.append(f"  {which}: size not known beforehand, and not in the sums: {why}")
+        return lines
+
+    def _memory(self) -> list[str]:
+        found, total = self.footprint, self.footprint.total
+        counting: list[tuple[str, int]] = [("the model's weights, in float32", found.weights)]
+        if found.stays_rows:
+            counting += [(f"values of {self.run.tokens:,} tokens: fewer than the calibration takes", total("rows"))]
+            one = max(found.most("kept", "moment"), found.most("kept", "estimating"))
+            estimating = [("all of that", found.while_counting), ("results", total("results")), ("one hook point's counts", one)]
+        else:
+            counting += [
+                ("counts", total("counts")),
+                (f"beside them: {_extras(self.probe)}", total("extras")),
+                ("codes that wait to be counted", total("buffers")),
+                ("values until edges are fitted, and of a forward pass", total("rows") + found.most("moment")),
+            ]
+            kept = found.weights + total("kept")
+            estimating = [("weights and counts", kept), ("results", total("results")), ("work", found.most("estimating"))]
+        lines = []
+        for head, size, parts in (
+            ("memory while counting, at most", found.while_counting, counting),
+            ("memory while estimating, at most", found.while_estimating, estimating),
+        ):
+            lines.append(f"{head:<56}{in_bytes(size):>9}")
+            lines += [f"    {what:<52}{in_bytes(part):>9}" for what, part in parts if part]
+        lines.append(f"{'file of the counts (probe.save)':<56}{in_bytes(found.state_file):>9}")
+        return [*lines, f"{'file of the estimates (result.save)':<56}{in_bytes(total('results')):>9}"]
+
+    def _verdict(self) -> list[str]:
+        free = f"{'free on this machine now':<56}{in_bytes(self.free):>9}"
+        if self.fits:
+            return [free, "It fits." + (" The hook points whose size is not known come on top." if self._unknown else "")]
+        ways = self.ways_out()
+        if self.footprint.while_counting <= self.free:
+            does_not = "Counting fits, estimating all hook points at once does not. What would:"
+        else:
+            does_not = "It does not fit. What would:"
+        lines = [free, does_not, *(f"    {way.what:<52}{in_bytes(way.needed):>9}" for way in ways)]
+        if not ways:
+            lines.append("    nothing in the probe" + (": the weights alone do not" if self.run.weights > self.free else ""))
+        if self.run.tokens is None:
+            short = footprint(self.probe, self.widths, Run(**{**vars(self.run), "tokens": self.probe.calibration_tokens - 1}))
+            if short.most_needed <= self.free:
+                few = f"fewer than {self.probe.calibration_tokens:,} tokens (--tokens)"
+                lines.append(f"    {few:<52}{in_bytes(short.most_needed):>9}")
+        return lines
+
+    def _cost(self) -> list[str]:
+        lines = ["", f"counting takes {_round(self.steps)} steps a token (one cell, for 64 tokens at a time), the forward pass"]
+        share = self.steps / self.multiply_adds
+        lines.append(f"about {_round(self.multiply_adds)} multiply-adds: {share:.2g} steps for each of them")
+        seconds = self.seconds_per_million
+        if seconds is not None and self.speed is not None:
+            threads = "1 thread" if self.speed.threads == 1 else f"{self.speed.threads} threads"
+            took = f"{_duration(seconds)} a million tokens on {threads}"
+            lines.append(f"{took}, measured here just now; forward passes come on top")
+        return lines
+
+    @property
+    def _unknown(self) -> bool:
+        return any(point.variables is None for point in self.footprint.points)
+
+
+def plan(
+    model: Any,
+    probe: Probe | str | Path = "dimension_pairs",
+    *,
+    tokens: int | None = None,
+    pass_tokens: int = 1024,
+    measure: bool = True,
+) -> Plan:
+    """What a probe will take at a model's hook points: memory, files, steps of counting.
+
+    Nothing is attached. Of a model by name only the configuration is read, and no weight is made.
+
+    Parameters
+    ----------
+    model : str, path or model
+        A name or folder, as `mi_probe.load_model` takes it: its weights are then part of the plan. Or a model that is loaded.
+    probe : Probe, str or path
+    tokens : int, optional
+        How many tokens there will be. By default any number: below 2^31, from where on tables take twice the memory. A text
+        shorter than the probe's calibration needs no tables while it is counted.
+    pass_tokens : int
+        Tokens in one forward pass.
+    measure : bool
+        Count random codes for a fraction of a second, to tell how long a million tokens take.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ModelError
+        No such model, or no configuration of it.
+    HookPointError
+        The model lacks a hook point of the probe.
+
+    Examples
+    --------
+    >>> found = plan("coffee-gpt2", Probe(layers=[0, 6], bins=8), measure=False)
+    >>> found.widths, found.footprint.total("counts"), found.fits
+    ({'hidden_states.0': 128, 'hidden_states.6': 128}, 4182016, True)
+    """
+    what = probe if isinstance(probe, Probe) else load_probe(probe)
+    if (tokens is not None and tokens < 1) or pass_tokens < 1:
+        raise InputError(f"tokens must be whole numbers from 1; got {tokens!r} in all and {pass_tokens!r} in a pass.")
+    widths: dict[str, int | str]
+    weights = 0
+    if isinstance(model, str | Path):
+        with outline(model) as shapes:
+            points, cfg = resolve(shapes, what), shapes.cfg
+            widths = widths_in(shapes, points)
+            widths |= {p.key: width_by_name(shapes, p) or widths[p.key] for p in points if isinstance(widths[p.key], str)}
+            weights = 4 * sum(parameter.numel() for parameter in shapes.parameters())
+        name, itemsize = Path(str(model)).name, 4
+    else:
+        points, cfg = resolve(model, what), model.cfg
+        widths = {p.key: width_by_name(model, p) or "it is known after the first forward pass" for p in points}
+        rest = [p for p in points if isinstance(widths[p.key], str)]
+        if rest and inner_of(model) is not None:
+            with outline(model) as shapes:
+                widths |= widths_in(shapes, rest)
+        name, itemsize = str(getattr(cfg, "model_name", "the model")), 8 if "float64" in str(getattr(cfg, "dtype", "")) else 4
+    run = Run(tokens, pass_tokens, int(getattr(cfg, "n_ctx", None) or pass_tokens), itemsize, weights)
+    found = footprint(what, widths, run)
+    bins = max((point.bins for point in found.points), default=0)
+    speed = Speed.measure(bins, what.lags) if measure and bins else None
+    return Plan(what, name, widths, run, found, free_memory(), _multiply_adds(cfg), speed)
+
+
+def _multiply_adds(cfg: Any) -> int:
+    """Of a forward pass, for each token: four matrices of attention, two or three of the MLP, and the unembedding."""
+    d, mlp = int(cfg.d_model), int(getattr(cfg, "d_mlp", None) or 4 * cfg.d_model)
+    block = d * (4 * d + (3 if getattr(cfg, "gated_mlp", False) else 2) * mlp)
+    return int(cfg.n_layers) * block + d * int(getattr(cfg, "d_vocab", 0) or 0)
+
+
+def _alike(point: PointFootprint) -> tuple[Any, ...]:
+    """What hook points of one line of the table have in common."""
+    return re.sub(r"\d+", "#", point.key), point.variables, point.pairs, point.bins, point.counts + point.extras, point.results
+
+
+def _span(keys: list[str]) -> str:
+    """Names that differ in a number.
+
+    Examples
+    --------
+    >>> _span(["hidden_states.0", "hidden_states.1"]), _span(["blocks.0.mlp.hook_pre", "blocks.11.mlp.hook_pre"])
+    ('hidden_states.0...1', 'blocks.0...11.mlp.hook_pre')
+    """
+    first, last = (re.split(r"(\d+)", key) for key in (keys[0], keys[-1]))
+    return "".join(a if a == b else f"{a}...{b}" for a, b in zip(first, last, strict=False))
+
+
+def _extras(probe: Probe) -> str:
+    named = {"lags": probe.lags, "shards": probe.shards, "swap": probe.swap, "moments": probe.moments}
+    return ", ".join(name for name, there in named.items() if there)
+
+
+def _round(count: float) -> str:
+    for power, word in ((12, "trillion"), (9, "billion"), (6, "million"), (3, "thousand")):
+        if count >= 10**power:
+            return f"{count / 10**power:.3g} {word}"
+    return f"{count:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    """In the unit that suits it.
+
+    Examples
+    --------
+    >>> _duration(0.4), _duration(75), _duration(5000), _duration(200_000)
+    ('0.4 seconds', '75 seconds', '83 minutes', '56 hours')
+    """
+    for length, unit in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 3 * length:
+            return f"{seconds / length:.{0 if seconds >= 10 * length else 1}f} {unit}"
+    return f"{seconds:.2g} seconds"
