@@ -33,6 +33,7 @@ DIRECTIONS: dict[str, set[str]] = {
     "units": {"errors"},
     "kernels": set(),
     "binning": {"errors", "kernels"},
+    "ondevice": {"binning", "errors", "kernels"},
     "chance": {"errors", "kernels"},
     "corrections": {"kernels"},
     "counts": {"binning", "errors", "kernels"},
