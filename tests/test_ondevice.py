@@ -23,7 +23,7 @@ def taken(counts: DeviceCounts) -> JointCounts:
 
 
 @on_devices
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(st.data())
 def test_counts_are_those_of_joint_counts_however_the_rows_come(device: str, data: st.DataObject) -> None:
     variables, bins = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 6))

@@ -72,7 +72,7 @@ def test_tables_are_those_of_numpy_and_of_the_cpu_kernel(samples: int, bins: int
 
 
 @on_devices
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(st.data())
 def test_counts_do_not_depend_on_how_the_work_is_cut(device: str, data: st.DataObject) -> None:
     samples, variables, bins = data.draw(st.integers(0, 300)), data.draw(st.integers(1, 100)), data.draw(st.integers(1, 9))
@@ -157,7 +157,7 @@ def temporary_bytes() -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("way", ["int8", "float32"])
-@pytest.mark.parametrize("space", [0, 2**21, 2**23, 2**28])
+@pytest.mark.parametrize("space", [0, 2**22, 2**28])
 @pytest.mark.parametrize("crossed", [False, True])
 def test_no_more_memory_is_taken_than_the_plan_says(space: int, way: onehot.Way, crossed: bool) -> None:
     codes = torch.zeros((300, 150), dtype=torch.uint8)

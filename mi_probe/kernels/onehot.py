@@ -204,8 +204,8 @@ def _multiplies_int8(device: torch.device) -> bool:
     """Whether this GPU, driver and torch have the int8 product: cuBLAS says so by refusing it."""
     import torch
 
+    ones = torch.ones((_STRIP, _STRIP), dtype=torch.int8, device=device)  # if there is no memory left, that says nothing
     try:
-        ones = torch.ones((_STRIP, _STRIP), dtype=torch.int8, device=device)
         torch._int_mm(ones, ones.T)
     except (AttributeError, RuntimeError):
         return False
