@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mi_probe.binning import Binning
 from mi_probe.corpus import Document, batches
 from mi_probe.errors import InputError, nearest
-from mi_probe.hooks import AttachedProbe, attach, resolve
+from mi_probe.hooks import AttachedProbe, CountOn, attach, resolve
 from mi_probe.probe import Probe, load_probe
 
 __all__ = ["accumulate", "sample_activations"]
@@ -28,6 +28,7 @@ def accumulate(
     batch_size: int = 8,
     first_document: int = 0,
     memory: float | None = None,
+    count_on: CountOn = "auto",
     progress: bool = False,
 ) -> AttachedProbe:
     """Run texts through a model and count what the probe asks for.
@@ -49,6 +50,8 @@ def accumulate(
         shards fill evenly.
     memory : float, optional
         As in `attach`. Texts that end before the calibration does are never refused: they need no tables.
+    count_on : {"auto", "device", "cpu"}
+        As in `attach`.
     progress : bool
         Show a progress bar of tokens on standard error once a run takes longer than two seconds.
 
@@ -81,7 +84,7 @@ def accumulate(
     if memory is None and edges is None and _at_most(texts, what.calibration_tokens - 1):
         memory = float("inf")
     with (
-        attach(model, what, edges=edges, memory=memory) as attached,
+        attach(model, what, edges=edges, memory=memory, count_on=count_on) as attached,
         torch.inference_mode(),
         tqdm(unit=" tokens", unit_scale=True, delay=2.0, disable=not progress) as bar,
     ):

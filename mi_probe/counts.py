@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mi_probe.binning import MAX_BINS, MISSING, TRIMMED
 from mi_probe.errors import InputError, MergeError, MIProbeError
+
+if TYPE_CHECKING:
+    import torch
+
+    from mi_probe.ondevice import DeviceCounts
 
 __all__ = ["JointCounts", "PairIndices", "all_pairs", "checked_pairs"]
 
@@ -82,6 +87,7 @@ class JointCounts:
         self._buffer = np.empty((_BUFFER_ROWS, variables), dtype=np.uint8)
         self._buffered = 0
         self._settled = 0  # rows of the buffer that the margins have already
+        self._device: DeviceCounts | None = None
         self._broken = False
 
     @classmethod
@@ -232,7 +238,7 @@ class JointCounts:
         None otherwise. Few are 4 a cell: counting them anew, in the cache, costs less than tables do that are written and read.
         """
         self._require_whole()
-        few = self._tables is None and self._n <= _FEW_A_CELL * self.bins**2
+        few = self._tables is None and self._buffered == self._n <= _FEW_A_CELL * self.bins**2
         return _read_only(self._buffer[: self._buffered]) if few else None
 
     def of_tables(self, function: Callable[[NDArray[np.integer], PairIndices], NDArray[Any]]) -> NDArray[Any]:
@@ -325,15 +331,64 @@ class JointCounts:
             if self._buffered == _BUFFER_ROWS:
                 self.flush()
 
-    def update_crossed(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> None:
+    def update_on_device(self, codes: torch.Tensor) -> None:
+        """Count more samples where their codes are, a GPU as a rule, by torch. What is counted stays there until it is read.
+
+        Listed pairs are counted on the CPU.
+
+        Parameters
+        ----------
+        codes : tensor, shape (samples, variables), uint8
+            As for `update`.
+
+        Raises
+        ------
+        InputError
+            Wrong shape or type. A wrong code is found out when the counts are read.
+        """
+        if self._listed is not None:
+            self.update(codes.cpu().numpy())
+            return
+        self._require_whole()
+        self._counts_on(codes.device).update(codes)
+        self._n += len(codes)
+
+    def _counts_on(self, device: torch.device) -> DeviceCounts:
+        from mi_probe.ondevice import DeviceCounts
+
+        if self._device is None or self._device.device != device:
+            self._fetch()
+            self._device = DeviceCounts(self.variables, self.bins, device)
+        return self._device
+
+    def _fetch(self) -> None:
+        """Bring here what was counted on a device."""
+        if self._device is None or not self._device.n:
+            return
+        tables = self._allocated()
+        self._broken = True  # as in flush
+        taken = self._device.take()
+        tables += taken.tables
+        self._margins += taken.margins
+        self._missing += taken.missing
+        self._trimmed += taken.trimmed
+        self._broken = False
+
+    def update_crossed(self, first: Any, second: Any) -> None:
         """Count the pairs i < j with i's code from one row and j's from another, both ways round.
 
         Parameters
         ----------
-        first, second : arrays, shape (samples, variables), uint8
+        first, second : arrays, or tensors on one device, shape (samples, variables), uint8
             Row s of one goes with row s of the other: 2 * samples samples in all. Both ways, so that each variable has the same
             margins in all of its pairs, as long as no value is missing.
         """
+        if not isinstance(first, np.ndarray) and self._listed is None:
+            self._require_whole()
+            self._counts_on(first.device).update_crossed(first, second)
+            self._n += 2 * len(first)
+            return
+        first, second = (part if isinstance(part, np.ndarray) else part.cpu().numpy() for part in (first, second))
         self.flush()
         n = self._n + 2 * len(first)
         tables = self._allocated(n)
@@ -358,6 +413,7 @@ class JointCounts:
         self._require_whole()
         if not other.n:
             return self
+        other._fetch()
         if other._tables is None:
             self.update(other._buffer[: other._buffered].copy())  # a copy, for when it is added to itself
             return self
@@ -422,8 +478,9 @@ class JointCounts:
             raise MIProbeError("counting or merging was interrupted halfway: these counts are not whole. Start anew.")
 
     def _settle(self) -> None:
-        """Bring the margins up to what is buffered."""
+        """Bring the margins up to what is buffered, and all of them here."""
         self._require_whole()
+        self._fetch()
         if self._settled < self._buffered:
             self._broken = True
             self._count_margins(self._buffer[self._settled : self._buffered])

@@ -13,12 +13,22 @@ from mi_probe.binning import auto_bins
 from mi_probe.errors import MemoryRefusedError
 from mi_probe.estimation import estimate_nbytes_for
 from mi_probe.independence import MOST_TOKENS
-from mi_probe.memory import free_memory, in_bytes
+from mi_probe.memory import free_memory, free_memory_of, in_bytes
+from mi_probe.ondevice import bytes_on
 from mi_probe.pointcounts import PointCounts
 from mi_probe.probe import CORPUS_BINS, Probe
 from mi_probe.stream import PointStream
 
-__all__ = ["Footprint", "PointFootprint", "Run", "WayOut", "footprint", "refuse_unless_it_fits", "ways_out"]
+__all__ = [
+    "Footprint",
+    "PointFootprint",
+    "Run",
+    "WayOut",
+    "footprint",
+    "refuse_unless_device_has_room",
+    "refuse_unless_it_fits",
+    "ways_out",
+]
 
 _LEAST = 0.05  # of the dimensions or pairs: who wanted all of them has no use for fewer
 
@@ -298,3 +308,23 @@ def refuse_unless_it_fits(
         "mi_probe.plan(model, probe) shows what takes how much. Where more memory will be free than is now, or for a text that "
         f"ends before {probe.calibration_tokens:,} tokens, say how many bytes may be taken: attach(model, probe, memory=...)."
     )
+
+
+def refuse_unless_device_has_room(probe: Probe, widths: Mapping[str, int], device: Any) -> None:
+    """Raise `MemoryRefusedError` unless the tables of these hook points fit on a GPU beside what is there.
+
+    Of other devices, the memory is that of the machine, and nothing is asked here.
+    """
+    free = free_memory_of(device)
+    if free is None or probe.moments or probe.subset.pairs != "all":  # the latter are counted on the CPU
+        return
+    bins = CORPUS_BINS if probe.bins == "auto" else probe.bins
+    of_points = [bytes_on(device, probe.subset.size(width)[0], bins, crossed=probe.swap) for width in widths.values()]
+    sets = 1 + probe.shards + probe.swap
+    needed = sum(sets * (of.tables + of.buffer) for of in of_points) + max(of.working for of in of_points)
+    if needed > free:
+        raise MemoryRefusedError(
+            f"counting at {len(widths)} hook points takes {in_bytes(needed)} on {device}, and {in_bytes(free)} are free there. "
+            "Count fewer hook points (layers=), bins or dimensions (dimensions=), or on the CPU: "
+            "attach(model, probe, count_on='cpu')."
+        )

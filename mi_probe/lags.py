@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from mi_probe.binning import MISSING
 from mi_probe.places import Places
 from mi_probe.serial import count_lags
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["LaggedCounts"]
 
@@ -42,7 +46,8 @@ class LaggedCounts:
     """
 
     def __init__(self, lags: int, variables: int, bins: int) -> None:
-        self.counts = np.zeros((lags, variables, bins, bins), dtype=np.int64)
+        self._counts = np.zeros((lags, variables, bins, bins), dtype=np.int64)
+        self._on_device: torch.Tensor | None = None  # what was counted there, and is not in the counts yet
         self._tails: OrderedDict[int, tuple[int, NDArray[np.uint8]]] = OrderedDict()
 
     @staticmethod
@@ -50,18 +55,34 @@ class LaggedCounts:
         """Bytes of the counts, and of a file that holds them."""
         return lags * variables * bins * bins * 8
 
-    def update(self, codes: NDArray[np.uint8], places: Places) -> None:
-        """Count more samples, shape (samples, variables)."""
-        lags = len(self.counts)
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """What was counted."""
+        self._fetch()
+        return self._counts
+
+    def _fetch(self) -> None:
+        if self._on_device is not None:
+            self._counts += self._on_device.cpu().numpy()
+            self._on_device = None
+
+    def update(self, codes: Any, places: Places) -> None:
+        """Count more samples, shape (samples, variables): an array, or a tensor, which is counted where it is."""
+        lags = len(self._counts)
         if not len(codes) or not lags:
             return
         step = _step(places)
         if step == 0 or step > lags:
             return
+        if not isinstance(codes, np.ndarray):
+            if places.text is None:
+                self._update_on_device(codes, places)
+                return
+            codes = codes.cpu().numpy()  # tokens that come one by one
         if step > 1:  # as where one token in so many is kept: the places between need not be walked through
-            some = np.zeros_like(self.counts[step - 1 :: step])
+            some = np.zeros_like(self._counts[step - 1 :: step])
             count_lags(*Places(places.sequence, places.position // step, places.document).spread_out(codes), some)
-            self.counts[step - 1 :: step] += some
+            self._counts[step - 1 :: step] += some
             return
         wide, lengths = places.spread_out(codes)
         texts, again, which = [], [], places.texts
@@ -79,16 +100,30 @@ class LaggedCounts:
                 self._tails.move_to_end(number)
         while len(self._tails) > max(_OPEN, len(texts)):
             self._tails.popitem(last=False)
-        count_lags(np.concatenate(texts), np.array([len(text) for text in texts]), self.counts)
+        count_lags(np.concatenate(texts), np.array([len(text) for text in texts]), self._counts)
         if again:
-            before = np.zeros_like(self.counts)
+            before = np.zeros_like(self._counts)
             count_lags(np.concatenate(again), np.array([len(tail) for tail in again]), before)
-            self.counts -= before
+            self._counts -= before
+
+    def _update_on_device(self, codes: torch.Tensor, places: Places) -> None:
+        import torch
+
+        from mi_probe.kernels import onehot
+
+        where, lengths = places.spread()
+        with torch.inference_mode(False):
+            if self._on_device is None or self._on_device.device != codes.device:
+                self._fetch()
+                self._on_device = torch.zeros(self._counts.shape, dtype=torch.int64, device=codes.device)
+            wide = torch.full((int(lengths.sum()), codes.shape[1]), MISSING, dtype=torch.uint8, device=codes.device)
+            wide.index_copy_(0, torch.from_numpy(where).to(codes.device), codes)
+            onehot.count_lags(wide, lengths, self._on_device)
 
     def copy(self) -> LaggedCounts:
         """An independent copy, which goes on with the same open texts."""
         twin = LaggedCounts(len(self.counts), *self.counts.shape[1:3])
-        twin.counts += self.counts
+        twin._counts += self.counts
         twin._tails = self._tails.copy()
         return twin
 

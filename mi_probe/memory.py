@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["free_memory", "in_bytes"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["free_memory", "free_memory_of", "in_bytes"]
 
 _UNLIMITED = 2**60  # what version 1 of cgroups says where there is no limit is above
 
@@ -25,6 +29,23 @@ def free_memory(*, proc: Path = Path("/proc"), mounts: Path = Path("/sys/fs/cgro
     import psutil
 
     return max(0, min([int(psutil.virtual_memory().available), *_left_in_groups(proc, mounts)]))
+
+
+def free_memory_of(device: torch.device) -> int | None:
+    """Bytes that can be had on a CUDA device, with what torch holds and does not use; None for a device that cannot be asked.
+
+    Examples
+    --------
+    >>> import torch
+    >>> free_memory_of(torch.device("cpu")) is None
+    True
+    """
+    if device.type != "cuda":
+        return None
+    import torch
+
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0] + held)
 
 
 def _left_in_groups(proc: Path, mounts: Path) -> list[int]:

@@ -123,13 +123,18 @@ class Places:
         >>> codes.ravel(), lengths
         (array([  1, 255,   2,   3,   4], dtype=uint8), array([3, 2]))
         """
+        where, lengths = self.spread()
+        wide = np.full((int(lengths.sum()), codes.shape[1]), MISSING, dtype=np.uint8)
+        wide[where] = codes
+        return wide, lengths
+
+    def spread(self) -> tuple[Index, Index]:
+        """Where `spread_out` puts each row, shape (rows,), and the lengths."""
         if not len(self):
-            return codes, np.zeros(0, np.int64)
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
         starts = self.starts()
         ends = np.append(starts[1:], len(self)) - 1
         lengths = self.position[ends] - self.position[starts] + 1
         offsets = np.cumsum(lengths) - lengths
         which = np.cumsum(np.diff(self.sequence, prepend=self.sequence[0]) != 0)
-        wide = np.full((int(lengths.sum()), codes.shape[1]), MISSING, dtype=np.uint8)
-        wide[offsets[which] + self.position - self.position[starts][which]] = codes
-        return wide, lengths
+        return offsets[which] + self.position - self.position[starts][which], lengths

@@ -15,6 +15,7 @@ from mi_probe.errors import InputError, MergeError, MIProbeError
 from mi_probe.extras import Extras
 from mi_probe.gaussian import SecondMoments
 from mi_probe.lags import LaggedCounts
+from mi_probe.ondevice import DeviceBinning
 from mi_probe.places import Places
 
 __all__ = ["PointBytes", "PointCounts"]
@@ -65,13 +66,14 @@ class PointCounts:
         extras = extras or Extras()
         shape = (binning.variables, binning.bins)
         self.binning = binning
+        self.on_device = DeviceBinning(binning)
         self.extras = extras
         self.joint = JointCounts(*shape, pairs)
         self._lagged = LaggedCounts(extras.lags, *shape)
         self.shards = tuple(JointCounts(*shape, pairs) for _ in range(extras.shards))
         self.swapped = JointCounts(*shape, pairs) if extras.swap else None
         self.moments = SecondMoments.within(binning) if extras.moments else None
-        self._pool: deque[tuple[int, NDArray[np.uint8], NDArray[np.int64]]] = deque(maxlen=_POOL)
+        self._pool: deque[tuple[int, Any, NDArray[np.int64]]] = deque(maxlen=_POOL)
         self._turn = 0
         self._broken = False
 
@@ -117,12 +119,13 @@ class PointCounts:
 
     __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
 
-    def update(self, codes: NDArray[np.uint8], places: Places, steps: NDArray[np.int16] | None = None) -> None:
+    def update(self, codes: Any, places: Places, steps: NDArray[np.int16] | None = None) -> None:
         """Count more samples.
 
         Parameters
         ----------
-        codes : array, shape (samples, variables), uint8
+        codes : array or tensor, shape (samples, variables), uint8
+            A tensor is counted where it is, and its counts stay there until they are read.
         places : Places
             Of the same samples.
         steps : array, shape (samples, variables), int16, optional
@@ -131,11 +134,11 @@ class PointCounts:
         if len(places) != len(codes):
             raise InputError(f"there are places of {len(places)} samples for {len(codes)}.")
         self.require_whole()
-        self.joint.update(codes)
+        _add(self.joint, codes)
         self._broken = True  # until the extras have it, too
         self._lagged.update(codes, places)
         for number, shard in enumerate(self.shards):
-            shard.update(codes[places.document % len(self.shards) == number])
+            _add(shard, _rows(codes, np.flatnonzero(places.document % len(self.shards) == number)))
         if self.swapped is not None:
             self._swap(self.swapped, codes, places)
         if self.moments is not None:
@@ -144,20 +147,20 @@ class PointCounts:
             self.moments.update(steps)
         self._broken = False
 
-    def _swap(self, swapped: JointCounts, codes: NDArray[np.uint8], places: Places) -> None:
+    def _swap(self, swapped: JointCounts, codes: Any, places: Places) -> None:
         """Pair each sequence with one of another document, among the last few, at the positions that both have."""
         for part in np.split(np.arange(len(places)), places.starts()[1:]):
             if not len(part):
                 continue
-            mine, positions, document = codes[part], places.position[part], int(places.document[part[0]])
+            mine, positions, document = _rows(codes, part), places.position[part], int(places.document[part[0]])
             others = [entry for entry in self._pool if entry[0] != document]
             if others:
                 _, theirs, their_positions = others[self._turn % len(others)]
                 self._turn += 1
                 _, here, there = np.intersect1d(positions, their_positions, assume_unique=True, return_indices=True)
-                swapped.update_crossed(mine[here], theirs[there])
+                swapped.update_crossed(_rows(mine, here), _rows(_like(theirs, mine), there))
             if not self._pool or self._pool[-1][0] != document:  # the first sequence of each document waits for others
-                self._pool.append((document, mine.copy(), positions))
+                self._pool.append((document, mine, positions))
 
     def require_whole(self) -> None:
         """Raise unless every part has every sample."""
@@ -193,7 +196,7 @@ class PointCounts:
         self._broken = True
         for name, part in self._parts().items():
             part += other._parts()[name]
-        self._lagged.counts += other.lagged
+        self._lagged.counts[:] += other.lagged
         if self.moments is not None and other.moments is not None:
             self.moments += other.moments
         self._broken = False
@@ -281,3 +284,28 @@ class PointCounts:
             if (lagged.sum(axis=axis) > self.joint.margins).any():
                 raise InputError("the lagged counts do not fit the margins.")
         self._lagged.counts[:] = lagged
+
+
+def _add(counts: JointCounts, codes: Any) -> None:
+    if isinstance(codes, np.ndarray):
+        counts.update(codes)
+    else:
+        counts.update_on_device(codes)
+
+
+def _rows(codes: Any, where: NDArray[np.integer]) -> Any:
+    """Some rows, as a copy."""
+    if isinstance(codes, np.ndarray):
+        return codes[where]
+    import torch
+
+    return codes.index_select(0, torch.from_numpy(where).to(codes.device))
+
+
+def _like(codes: Any, others: Any) -> Any:
+    """Codes as an array, or as a tensor on a device, as the others are: a model may have been moved meanwhile."""
+    if isinstance(others, np.ndarray):
+        return codes if isinstance(codes, np.ndarray) else codes.cpu().numpy()
+    import torch
+
+    return torch.as_tensor(codes).to(others.device)

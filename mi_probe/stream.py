@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,10 @@ Rows = NDArray[np.floating]
 class Prepared(NamedTuple):
     """What is kept of an activation until its forward pass has ended."""
 
-    rows: Rows | None
-    """The values, as long as there are no edges: of all dimensions where variance is to choose among them."""
-    codes: NDArray[np.uint8] | None
-    """Their codes, once there are edges."""
+    rows: Any
+    """The values, an array or a tensor, as long as there are no edges: of all dimensions where variance is to choose."""
+    codes: Any
+    """Their codes, an array or a tensor where the values are, once there are edges; None before."""
     steps: NDArray[np.int16] | None
     """Standardised values, where second moments are kept."""
     width: int
@@ -35,10 +35,17 @@ class Prepared(NamedTuple):
     def __len__(self) -> int:
         return len(self.codes if self.codes is not None else self.rows if self.rows is not None else ())
 
+    def chosen(self, index: Any) -> Prepared:
+        """The same of some rows: a tensor of their indices, or None for all."""
+        if index is None:
+            return self
+        rows, codes = (part if part is None else part.index_select(0, index.to(part.device)) for part in (self.rows, self.codes))
+        return Prepared(rows, codes, None, self.width)
+
     def same_as(self, other: Prepared) -> bool:
         """Whether both hold the same values."""
         return all(
-            a is b is None or (a is not None and b is not None and np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
+            a is b is None or (a is not None and b is not None and _same(a, b))
             for a, b in zip((self.rows, self.codes, self.steps), (other.rows, other.codes, other.steps), strict=True)
         )
 
@@ -82,8 +89,14 @@ class PointStream:
         """The rows that wait for the calibration, shape (rows, variables); all columns, if variance is to choose among them."""
         return np.concatenate([rows for rows, _ in self._waiting])
 
-    def prepare(self, rows: Rows) -> Prepared:
-        """Reduce an activation to what `commit` needs: codes once the edges are frozen, its own copy of the rows before."""
+    def prepare(self, rows: Any) -> Prepared:
+        """Reduce an activation to what `commit` needs: codes once the edges are frozen, its own copy of the rows before.
+
+        Parameters
+        ----------
+        rows : array or tensor, shape (rows, columns), floating
+            A tensor stays where it is.
+        """
         width = rows.shape[1]
         known = self._frozen.binning.width if self._frozen is not None else self._width if self._waiting else width
         if width != known:
@@ -91,7 +104,11 @@ class PointStream:
         if self._frozen is not None:
             return _coded(self._frozen, rows)
         columns = self.probe.subset.columns(width)
-        return Prepared(np.array(rows) if columns is None else rows.take(columns, axis=1), None, None, width)
+        if not isinstance(rows, np.ndarray):
+            own = rows.clone() if columns is None else rows[:, columns.tolist()]
+        else:
+            own = np.array(rows) if columns is None else rows.take(columns, axis=1)
+        return Prepared(own, None, None, width)
 
     def completes_with(self, prepared: Prepared) -> bool:
         """Whether these rows complete the calibration."""
@@ -102,7 +119,7 @@ class PointStream:
         if not self.completes_with(prepared):
             return None
         assert prepared.rows is not None
-        waiting = [*self._waiting, (prepared.rows, places)]
+        waiting = [*self._waiting, (_on_host(prepared.rows), places)]
         places = Places.joined([p for _, p in waiting])
         return self._fitted(np.concatenate([rows for rows, _ in waiting]), places, prepared.width)
 
@@ -113,7 +130,7 @@ class PointStream:
             self._waiting.clear()
         elif self._frozen is None:
             assert prepared.rows is not None
-            self._waiting.append((prepared.rows, places))
+            self._waiting.append((_on_host(prepared.rows), places))
             self._width = prepared.width
         else:
             if prepared.codes is None:  # the calibration was completed by another thread
@@ -167,8 +184,22 @@ class PointStream:
         return stream
 
 
-def _coded(counts: PointCounts, rows: Rows) -> Prepared:
+def _same(one: Any, other: Any) -> bool:
+    a, b = _on_host(one), _on_host(other)
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+
+
+def _on_host(values: Any) -> NDArray[Any]:
+    if isinstance(values, np.ndarray):
+        return values
+    values = values.cpu()
+    return np.asarray(values.float() if values.is_floating_point() and values.itemsize < 4 else values)
+
+
+def _coded(counts: PointCounts, rows: Any) -> Prepared:
     width = counts.binning.width
+    if not isinstance(rows, np.ndarray):
+        return Prepared(None, counts.on_device.encode(rows), None, width)
     rows = counts.binning.select(rows)
     codes = counts.binning.encode(rows)
     if counts.moments is None:

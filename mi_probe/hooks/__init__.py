@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mi_probe.hooks.attached import AttachedProbe
+from mi_probe.hooks.batch import CountOn
 from mi_probe.hooks.entry import attach
 from mi_probe.hooks.names import HookedModel, Point, points, resolve
 
-__all__ = ["AttachedProbe", "HookedModel", "Point", "attach", "points", "resolve"]
+__all__ = ["AttachedProbe", "CountOn", "HookedModel", "Point", "attach", "points", "resolve"]

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe.binning import Binning
-from mi_probe.errors import HookPointError, InputError, MemoryRefusedError
-from mi_probe.footprint import Run, refuse_unless_it_fits
+from mi_probe.errors import HookPointError, InputError, MemoryRefusedError, nearest
+from mi_probe.footprint import Run, refuse_unless_device_has_room, refuse_unless_it_fits
 from mi_probe.hooks.arguments import has_own_numbers
-from mi_probe.hooks.batch import Batch, misfit_of, rows_of
+from mi_probe.hooks.batch import Batch, CountOn, misfit_of, rows_of
 from mi_probe.hooks.facts import describe_model, has_dropout, weights_stand_for_others
 from mi_probe.hooks.names import HookedModel, inner_of, resolve, site_of, width_by_name, with_edges
 from mi_probe.hooks.passes import Pass, Watch, compile_anew
@@ -71,7 +71,12 @@ class AttachedProbe(ProbeState):
         probe: Probe,
         edges: Mapping[str, Binning] | None = None,
         memory: float | None = None,
+        count_on: CountOn = "auto",
     ) -> None:
+        if count_on not in get_args(CountOn):
+            hint = nearest(str(count_on), get_args(CountOn))
+            raise InputError(f"count_on must be one of {get_args(CountOn)}; got {count_on!r}{hint}.")
+        self.count_on: CountOn = count_on
         resolved = resolve(model, probe)
         keys = [p.key for p in resolved]
         if edges is not None:
@@ -84,6 +89,7 @@ class AttachedProbe(ProbeState):
             )
         widths: dict[str, int | str] = {p.key: width_by_name(model, p) or "not known" for p in resolved}
         widths |= {key: binning.variables for key, binning in (edges or {}).items()}
+        self._device_has_room = False
         self._widths_known = all(isinstance(width, int) for width in widths.values())
         # More rows than usual are someone's way to keep rows: how many will come is not known.
         rows = 0 if edges else min(probe.calibration_tokens, _ROWS)
@@ -338,10 +344,19 @@ class AttachedProbe(ProbeState):
             return
         assert run.tokens is not None
         assert run.real is not None
-        with torch.no_grad():
-            batch.choice = choose(
-                run.tokens, run.real, self.probe, self.special_tokens or (), repeated=run.repeated, finished=run.finished
-            )
+        tokens, real, repeated, finished = run.tokens, run.real, run.repeated, run.finished
+
+        @torch.no_grad()
+        def chosen() -> Choice:
+            return choose(tokens, real, self.probe, self.special_tokens or (), repeated=repeated, finished=finished)
+
+        batch.tokens_are_known((tokens.shape[0], tokens.shape[1]), chosen)
+
+    @property
+    def _stays(self) -> CountOn:
+        """Where values are to be counted: some things are counted on the CPU only."""
+        on_cpu = self.probe.moments or self.probe.subset.pairs != "all"
+        return "cpu" if on_cpu else self.count_on
 
     def take(self, key: str, activation: torch.Tensor) -> None:
         """A hook point has fired."""
@@ -357,19 +372,19 @@ class AttachedProbe(ProbeState):
         visit = batch.fired.get(key, 0)
         batch.fired[key] = visit + 1
         wanted = self.probe.visit
-        if batch.refused or run.refused or batch.choice is None or wanted not in (None, -1, visit):
+        if batch.refused or run.refused or batch.shape is None or wanted not in (None, -1, visit):
             return
         if not has_own_numbers(activation):
             batch.refused = batch.detail = STAND_INS
             return
-        misfit = misfit_of(self.points[key], activation, batch.choice)
+        misfit = misfit_of(self.points[key], activation, batch.shape)
         if misfit and self.streams[key].n:  # it fitted before: this pass is an unusual one
             batch.refused, batch.detail = MISFIT, misfit
             return
         if misfit:
             raise HookPointError(f"{misfit}.")
         try:
-            prepared = self.streams[key].prepare(rows_of(activation, batch.choice))
+            prepared = self.streams[key].prepare(rows_of(activation, batch, self._stays))
         except InputError as error:
             raise HookPointError(f"at hook point '{self.points[key]}', {error}") from None
         before = batch.taken.get(key)
@@ -404,6 +419,9 @@ class AttachedProbe(ProbeState):
 
     def _count(self, run: Pass, batch: Batch, choice: Choice) -> None:
         rows = choice.shape[0]
+        for key, prepared in batch.taken.items():
+            if not isinstance(prepared.rows if prepared.codes is None else prepared.codes, np.ndarray):
+                batch.taken[key] = prepared.chosen(choice.index)
         self._require_memory_for(batch)
         places = choice.places(self._documents_of(run, rows), self._texts_of(run, rows))
         completed = {key: self.streams[key].completed_by(prepared, places) for key, prepared in batch.taken.items()}
@@ -420,6 +438,7 @@ class AttachedProbe(ProbeState):
         rows = {key: prepared.rows for key, prepared in batch.taken.items() if prepared.rows is not None}
         widths = {key: batch.taken[key].width for key in rows}
         itemsize = max((values.itemsize for values in rows.values()), default=4)
+        self._require_room_on_device(batch)
         if not self._widths_known:
             refuse_unless_it_fits(
                 self.probe, widths, Run(pass_tokens=0, rows=min(self.probe.calibration_tokens, _ROWS)), self.memory
@@ -428,6 +447,15 @@ class AttachedProbe(ProbeState):
         completing = {key: widths[key] for key in rows if self.streams[key].completes_with(batch.taken[key])}
         if completing:
             self._require_memory(completing, itemsize)
+
+    def _require_room_on_device(self, batch: Batch) -> None:
+        """The same, once, of the device where counts will stay."""
+        values = {key: prepared.rows if prepared.codes is None else prepared.codes for key, prepared in batch.taken.items()}
+        there = {key: tensor for key, tensor in values.items() if not isinstance(tensor, np.ndarray)}
+        if there and not self._device_has_room:
+            widths = {key: batch.taken[key].width for key in there}
+            refuse_unless_device_has_room(self.probe, widths, next(iter(there.values())).device)
+            self._device_has_room = True
 
     def _documents_of(self, run: Pass, rows: int) -> NDArray[np.int64]:
         """Which document each row of a pass is from: as told, or each of its own; all steps of a generation are in one."""

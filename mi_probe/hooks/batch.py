@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 from mi_probe.stream import Prepared
 from mi_probe.tokens import Choice
@@ -10,37 +11,65 @@ from mi_probe.tokens import Choice
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Batch", "misfit_of", "rows_of"]
+__all__ = ["Batch", "CountOn", "misfit_of", "rows_of"]
+
+CountOn = Literal["auto", "device", "cpu"]
 
 
 class Batch:
-    """What one probe keeps of a forward pass under way."""
+    """What one probe keeps of a forward pass under way.
+
+    Attributes
+    ----------
+    shape : (int, int), optional
+        Rows and positions of the batch, once its tokens are known.
+    """
 
     def __init__(self, refused: str | None, attachment: int) -> None:
         self.refused, self.detail = refused, ""
         self.attachment = attachment
-        self.choice: Choice | None = None
+        self.shape: tuple[int, int] | None = None
         self.taken: dict[str, Prepared] = {}
         self.fired: dict[str, int] = {}
+        self._choose: Callable[[], Choice] | None = None
+        self._choice: Choice | None = None
+
+    def tokens_are_known(self, shape: tuple[int, int], choose: Callable[[], Choice]) -> None:
+        """The tokens that count can be chosen."""
+        self.shape, self._choose = shape, choose
+
+    @property
+    def choice(self) -> Choice | None:
+        """The tokens that count, None if none are known; chosen when first asked for, which waits for their device."""
+        if self._choice is None and self._choose is not None:
+            self._choice = self._choose()
+        return self._choice
 
 
-def misfit_of(hook_name: str, activation: torch.Tensor, choice: Choice) -> str:
+def misfit_of(hook_name: str, activation: torch.Tensor, shape: tuple[int, int]) -> str:
     """Why an activation is not one row a token; empty if it is."""
-    if activation.ndim >= 3 and tuple(activation.shape[:2]) == choice.shape and activation.is_floating_point():
+    if activation.ndim >= 3 and tuple(activation.shape[:2]) == shape and activation.is_floating_point():
         return ""
     return (
         f"hook point '{hook_name}' gives {activation.dtype} of shape {tuple(activation.shape)}, not one row of "
-        f"numbers a token, (batch, position, ...) with batch x position {choice.shape}"
+        f"numbers a token, (batch, position, ...) with batch x position {shape}"
     )
 
 
-def rows_of(activation: torch.Tensor, choice: Choice) -> Any:
-    """The rows of the tokens that count, as a NumPy array of float32 or float64."""
+def rows_of(activation: torch.Tensor, batch: Batch, count_on: CountOn) -> Any:
+    """The rows of the tokens that count, as a NumPy array of float32 or float64; or all rows as a tensor, where they are.
+
+    The latter where counting is to stay on the activation's device: which tokens count is asked when the pass has ended, so that
+    no hook waits for the device.
+    """
     import torch
 
     with torch.no_grad():
         rows = activation.detach().flatten(2).flatten(0, 1)
-        if choice.index is not None:
+        if count_on == "device" or (count_on == "auto" and rows.device.type != "cpu"):
+            return rows
+        choice = batch.choice
+        if choice is not None and choice.index is not None:
             rows = rows.index_select(0, choice.index.to(rows.device))
         if rows.dtype not in (torch.float32, torch.float64):
             rows = rows.float()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mi_probe.binning import Binning
 from mi_probe.hooks.attached import AttachedProbe
+from mi_probe.hooks.batch import CountOn
 from mi_probe.hooks.names import HookedModel, require_model
 from mi_probe.probe import Probe, load_probe
 
@@ -19,6 +20,7 @@ def attach(
     *,
     edges: Mapping[str, Binning] | None = None,
     memory: float | None = None,
+    count_on: CountOn = "auto",
 ) -> AttachedProbe:
     """Attach a probe to a TransformerLens model; it counts while your own forward passes run.
 
@@ -36,6 +38,10 @@ def attach(
     memory : float, optional
         Bytes that the probe may take while it counts. By default what is free, without swapping, within the container's limit.
         More than that is for those who know that it will be there: ``float("inf")`` asks nothing.
+    count_on : {"auto", "device", "cpu"}
+        Where activations become codes and codes counts. "auto": on the CPU by the compiled kernels if the activations are there,
+        else on their own device by torch, where counts stay until they are read. They are the same counts. "device" takes torch
+        on any device; "cpu" copies activations of a GPU. Second moments and listed pairs are counted on the CPU in any case.
 
     Returns
     -------
@@ -71,4 +77,4 @@ def attach(
     """
     require_model(model)
     whole = getattr(model, "_orig_mod", model)  # what torch.compile wraps
-    return AttachedProbe(whole, probe if isinstance(probe, Probe) else load_probe(probe), edges, memory)
+    return AttachedProbe(whole, probe if isinstance(probe, Probe) else load_probe(probe), edges, memory, count_on)

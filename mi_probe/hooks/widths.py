@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from mi_probe.hooks.batch import misfit_of
 from mi_probe.hooks.names import HookedModel, Point, site_of
 from mi_probe.hooks.sites import Hook
-from mi_probe.tokens import Choice
 
 if TYPE_CHECKING:
     import torch
@@ -25,11 +24,10 @@ def widths_in(model: HookedModel, points: Sequence[Point]) -> dict[str, int | st
     heads = {getattr(cfg, name, None) for name in ("n_heads", "n_key_value_heads")}
     positions = next(p for p in (7, 5, 3) if p not in heads)  # so that (batch, head, ...) is not taken for (batch, position, ...)
     tokens = torch.zeros(2, positions, dtype=torch.long)
-    choice = Choice((2, positions), None, 2 * positions, {}, torch.zeros(0))
     found: dict[str, int | str] = {}
 
     def see(point: Point, activation: torch.Tensor, hook: Any = None) -> None:
-        fits = not misfit_of(point.hook_name, activation, choice)
+        fits = not misfit_of(point.hook_name, activation, (2, positions))
         found[point.key] = int(activation[0, 0].numel()) if fits else "it is not one row of numbers a token, and would be refused"
 
     hooks = [Hook(site_of(model, point), partial(see, point), is_module=point.is_module) for point in points]
