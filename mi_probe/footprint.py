@@ -253,8 +253,8 @@ def ways_out(
     widest = max(known.values())
     for of, most, words in (
         (of_points, len(known), "{k:,} of the {most:,} hook points (layers=)"),
-        (of_variables, widest, "{k:,} of the {most:,} dimensions of each hook point"),
-        (of_pairs, _measured(widest)[1], "{k:,} of the {most:,} pairs of each hook point"),
+        (of_variables, widest, "{k:,} of the {most:,} dimensions at each"),
+        (of_pairs, _measured(widest)[1], "{k:,} of the {most:,} pairs at each"),
     ):
         k = _largest(most, lambda k, of=of: needed(of(k)) <= free)  # type: ignore[misc]
         if k >= _LEAST * most:
