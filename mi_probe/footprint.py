@@ -260,8 +260,8 @@ def ways_out(
     variables, pairs = probe.subset.size(max(known.values()))
     for of, most, words in (
         (of_points, len(known), "{k:,} of the {most:,} hook points (layers=)"),
-        (of_variables, variables, "{k:,} of the {most:,} dimensions of each hook point (dimensions=)"),
-        (of_pairs, pairs, "{k:,} of the {most:,} pairs of each hook point (pairs=)"),
+        (of_variables, variables, "{k:,} of the {most:,} dimensions at each (dimensions=)"),
+        (of_pairs, pairs, "{k:,} of the {most:,} pairs at each (pairs=)"),
     ):
         k = _largest(most, lambda k, of=of: needed(of(k)) <= free)  # type: ignore[misc]
         if k >= _LEAST * most:
