@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -29,7 +30,7 @@ ROWS, LANES = 4, 32
 WIDTH = 8
 """Words in a vector."""
 
-_WIDE = bool(binding.get_host_cpu_features().get("avx512vpopcntdq"))
+_WIDE = not numba.config.CPU_NAME and bool(binding.get_host_cpu_features().get("avx512vpopcntdq"))
 # Vectors of sums that are kept in registers at a time: 16 of 32, or, where there are fewer and narrower ones, 4.
 _VECTORS = 4 if _WIDE else 2
 
