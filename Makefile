@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
 # Versions of TransformerLens that the hook tests run against, beside the pinned one, each in an environment of its own.
 VERSIONS := 2.18.0 3.9.0
 # And those in the table of docs/hooks.md, which `make table` writes: the range in pyproject.toml, from end to end.
@@ -41,15 +42,17 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)
-	$(BIN)/python benchmarks/bench_counting.py
-	$(BIN)/python benchmarks/bench_one_text.py
-	$(BIN)/python benchmarks/bench_neighbours.py
-	$(BIN)/python benchmarks/bench_corrections.py
+bench: $(BENCH_STAMP)
+	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/scaling.py
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(BENCH_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	touch $@
 
 .PRECIOUS: $(VENV)-%/.installed

@@ -168,7 +168,8 @@ def test_pyproject_names_every_package_and_pins_exist() -> None:
     folders = {p.parent.relative_to(ROOT).as_posix().replace("/", ".") for p in (ROOT / "mi_probe").rglob("*.py")}
     assert set(project["tool"]["setuptools"]["packages"]) == folders | {"mi_probe._probes", "mi_probe._recipes"}
     pins = {re.split(r"[=<>]", line)[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    wanted = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
+    extras = project["project"]["optional-dependencies"]
+    wanted = project["project"]["dependencies"] + extras["dev"] + extras["bench"]
     assert {re.split(r"[=<>]", w)[0].lower() for w in wanted} <= pins
 
 
@@ -341,7 +342,7 @@ def test_every_version_in_the_table_is_in_the_range_and_its_ends_are_in_the_tabl
     assert any(f">={v}" in wanted for v in versions)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/estimation.md", "docs/hooks.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/estimation.md", "docs/hooks.md", "docs/scaling.md"])
 def test_every_figure_and_page_that_is_linked_is_there(page: str) -> None:
     text = (ROOT / page).read_text()
     links = [link for link in re.findall(r"\]\(([^)\s]*?)\)", text) if not link.startswith(("http", "#"))]
