@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from mi_probe.errors import InputError, nearest
 __all__ = ["Correction", "Estimate", "adjust", "entropy", "estimate", "estimate_tables"]
 
 _BLOCK = 65_536
+_IN_CACHE = 32_768  # pairs whose intermediate results stay there
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,8 +151,9 @@ def estimate(counts: JointCounts, *, correction: Correction = "adjusted") -> Est
     level, self_chance = _chance(counts)
     terms = additive_terms(correction)
     sums = _sums_from_margins(counts) if terms is None and _is_whole(counts) else kernels.pair_sums(counts.tables, *(terms or ()))
-    mi, raw, h_joint, n, se = _values(sums, level, correction, lambda: counts.tables)
-    found = Estimate(mi, raw, level, h_joint, n, entropy(counts.margins), self_chance, se)
+    bias = counts.of_tables(lambda tables, _: kernels.relevant_bins_bias(tables)) if correction == "panzeri_treves" else None
+    values = _values(sums, level, correction, bias)
+    found = Estimate(values.mi, values.raw, level, values.joint_entropy, sums.n, entropy(counts.margins), self_chance, values.se)
     for array in vars(found).values():
         array.flags.writeable = False
     return found
@@ -188,8 +189,9 @@ def estimate_tables(tables: NDArray[np.integer], *, correction: Correction = "ad
     level = chance_level_of_pairs(tables.sum(axis=2), tables.sum(axis=1))
     sums = kernels.pair_sums(tables, *(additive_terms(correction) or ()))
     level_or_nan = np.where(tables.any(axis=(1, 2)), level, np.nan)
-    mi, raw, _, _, se = _values(sums, level_or_nan, correction, lambda: tables)
-    return mi, se, raw, level
+    bias = kernels.relevant_bins_bias(tables) if correction == "panzeri_treves" else None
+    values = _values(sums, level_or_nan, correction, bias)
+    return values.mi, values.se, values.raw, level
 
 
 def _require_known(correction: str) -> None:
@@ -218,13 +220,33 @@ def _sums_from_margins(counts: JointCounts) -> kernels.PairSums:
     return kernels.PairSums(joint, row, column, nothing, spread, np.full(counts.pairs, n), rows, columns)
 
 
+class _Values(NamedTuple):
+    """Each of shape (tables,)."""
+
+    mi: NDArray[np.float64]
+    raw: NDArray[np.float64]
+    joint_entropy: NDArray[np.float64]
+    se: NDArray[np.float64]
+
+
 def _values(
-    sums: kernels.PairSums,
-    level: NDArray[np.float64],
-    correction: Correction,
-    tables: Callable[[], NDArray[np.integer]],
-) -> tuple[Any, ...]:
-    """Corrected and plug-in value, joint entropy, samples and standard error of each table, given its sums and chance level."""
+    sums: kernels.PairSums, level: NDArray[np.float64], correction: Correction, bias: NDArray[np.float64] | None
+) -> _Values:
+    """Values of each table, given its sums, its chance level, and n times its bias where a correction needs more than these."""
+    found = _Values(*np.empty((4, len(level))))
+    for start in range(0, len(level), _IN_CACHE):
+        part = slice(start, start + _IN_CACHE)
+        some = kernels.PairSums(**{name: values[part] for name, values in sums._asdict().items()})
+        for whole, values in zip(
+            found, _values_of_some(some, level[part], correction, None if bias is None else bias[part]), strict=True
+        ):
+            whole[part] = values
+    return found
+
+
+def _values_of_some(
+    sums: kernels.PairSums, level: NDArray[np.float64], correction: Correction, bias: NDArray[np.float64] | None
+) -> _Values:
     terms = additive_terms(correction)
     n = sums.n.astype(np.float64)
     # A constant variable shares nothing; rounding must not say otherwise.
@@ -241,15 +263,15 @@ def _values(
         mi = raw
         if terms is not None:
             mi = raw + (sums.correction + terms.of_total(sums.n, correction)) / n
-        elif correction == "panzeri_treves":
-            mi = raw - kernels.relevant_bins_bias(tables()) / n
+        elif bias is not None:
+            mi = raw - bias / n
         elif correction == "chance":
             mi = raw - level
         elif correction == "adjusted":
             smallest = np.minimum(h_row, h_column)
             mi = adjust(raw, level, smallest)
             se = se * _stretch(level, smallest)
-    return np.where(constant, 0.0, mi), raw, h_joint, sums.n, se
+    return _Values(np.where(constant, 0.0, mi), raw, h_joint, se)
 
 
 def _chance(counts: JointCounts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -262,11 +284,13 @@ def _chance(counts: JointCounts) -> tuple[NDArray[np.float64], NDArray[np.float6
     whole = np.flatnonzero(~gaps)
     if counts.n and len(whole):
         square = chance_level(counts.margins[whole])
+        self_chance[whole] = np.diagonal(square)
+        if len(whole) == variables:
+            return square[first, second], self_chance
         place = np.full(variables, -1)
         place[whole] = np.arange(len(whole))
         both = ~gaps[first] & ~gaps[second]
         level[both] = square[place[first[both]], place[second[both]]]
-        self_chance[whole] = np.diagonal(square)
     broken = np.flatnonzero(gaps[first] | gaps[second])
     for start in range(0, len(broken), _BLOCK):
         part = broken[start : start + _BLOCK]

@@ -127,9 +127,10 @@ def _sums_by_cells(
 
 @_adding
 def _sums_by_samples(
-    rows: Any, columns: Any, cells: int, first_of: Any, second_of: Any, left: Any, right: Any, steps: Any, logs: Any,
+    rows: Any, columns: Any, cells: int, first_of: Any, second_of: Any, left: Any, right: Any, logs: Any,
     first: int, last: int, joint: Any, spread: Any,
 ) -> None:  # fmt: skip
+    """Each sample adds the logarithm of its own cell. A loop for each step: all but one of them become vectors."""
     samples = rows.shape[1]
     table = np.zeros(cells, dtype=np.uint16)
     where = np.empty(samples, dtype=np.int64)
@@ -137,17 +138,15 @@ def _sums_by_samples(
     for p in range(first, last):
         i, j = first_of[p], second_of[p]
         table[:] = 0
-        total = 0.0
         for s in range(samples):
-            cell = rows[i, s] + columns[j, s]
-            count = table[cell]
-            where[s] = cell
-            table[cell] = count + np.uint16(1)
-            total += steps[count]  # what one more sample in the cell adds to n ln n
+            where[s] = rows[i, s] + columns[j, s]
+        for s in range(samples):
+            table[where[s]] += np.uint16(1)
         for s in range(samples):
             found[s] = logs[table[where[s]]]
-        squares = 0.0
+        total = squares = 0.0
         for s in range(samples):
+            total += found[s]
             off = found[s] - left[i, s] - right[j, s]
             squares += off * off
         joint[p], spread[p] = total, squares
@@ -223,15 +222,13 @@ def cell_sums_of_codes(codes: NDArray[np.uint8], pairs: Pairs, margins: NDArray[
             lambda a, b: _sums_by_cells(rows, columns, cells, *pairs, left, right, wide, a, b, joint, spread), parts, threads
         )
         return joint, spread
-    counts = np.arange(samples + 2.0)
-    logs = np.log(np.maximum(counts, 1))
+    logs = np.log(np.maximum(np.arange(samples + 1.0), 1))
     of_samples = np.take_along_axis(np.log(np.maximum(margins, 1)), columns.astype(np.int64), axis=1)
     in_threads(
         lambda a, b: _sums_by_samples(
-            rows, columns, cells, *pairs, of_samples - np.log(samples), of_samples, np.diff(counts * logs), logs,
-            a, b, joint, spread,
+            rows, columns, cells, *pairs, of_samples - np.log(samples), of_samples, logs, a, b, joint, spread
         ),
         parts,
         threads,
-    )  # fmt: skip
+    )
     return joint, spread

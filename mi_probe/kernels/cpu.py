@@ -64,7 +64,7 @@ def edges_as(dtype: np.dtype[Any], edges: NDArray[np.float64]) -> NDArray[Any]:
     """
     with np.errstate(over="ignore"):
         rounded = edges.astype(dtype)
-    return np.where(rounded < edges, np.nextafter(rounded, dtype.type(np.inf)), rounded)
+        return np.where(rounded < edges, np.nextafter(rounded, dtype.type(np.inf)), rounded)
 
 
 @jit
