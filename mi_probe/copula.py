@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.counts import JointCounts, PairIndices
+from mi_probe.counts import JointCounts
+from mi_probe.kernels.copula import copula_correlations
 
 __all__ = ["binned_copula_correlation"]
 
 Floats = NDArray[np.float64]
 
 _TERMS = 48
-_STEPS = 27  # halvings: to 1e-8
-_BLOCK = 2048  # pairs whose coefficients stay in the cache
 
 
 def binned_copula_correlation(counts: JointCounts) -> Floats:
@@ -44,20 +43,7 @@ def binned_copula_correlation(counts: JointCounts) -> Floats:
     0.6
     """
     means, coefficients = _scores(counts.margins)
-
-    def of_some(tables: NDArray[np.integer], pairs: PairIndices) -> Floats:
-        rho = np.empty(len(tables))
-        for start in range(0, len(tables), _BLOCK):
-            part = slice(start, start + _BLOCK)
-            i, j = (side[part] for side in pairs)
-            cells = tables[part].astype(np.float64)
-            n = cells.sum(axis=(1, 2))
-            with np.errstate(invalid="ignore"):
-                product = np.einsum("pab,pa,pb->p", cells, means[i], means[j], optimize=True) / n
-            rho[part] = _solve(product, np.ascontiguousarray((coefficients[i] * coefficients[j]).T))
-        return rho
-
-    return counts.of_tables(of_some)
+    return counts.of_tables(lambda tables, pairs: copula_correlations(tables, pairs, means, coefficients))
 
 
 def _scores(margins: NDArray[np.int64]) -> tuple[Floats, Floats]:
@@ -78,18 +64,3 @@ def _scores(margins: NDArray[np.int64]) -> tuple[Floats, Floats]:
         coefficients[:, k - 1] = (means * (now[:, :-1] - now[:, 1:])).sum(axis=1) / np.sqrt(k)
         before, now = now, (finite * now - np.sqrt(k - 1) * before) / np.sqrt(k)
     return means, coefficients
-
-
-def _solve(product: Floats, coefficients: Floats) -> Floats:
-    """The rho from -1 to 1 with sum_k c_k rho^k = product, c of shape (terms, pairs), by halving: the sum rises with rho."""
-    low, high = np.full(len(product), -1.0), np.ones(len(product))
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        value = np.zeros_like(middle)
-        for k in range(_TERMS - 1, -1, -1):
-            value = (value + coefficients[k]) * middle
-        below = value < product
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    rho = (low + high) / 2
-    rho = np.where(np.abs(rho) > 1 - 1e-6, np.sign(rho), rho)  # as far as it goes
-    return np.where(np.isnan(product), np.nan, np.where(coefficients[0] > 0, rho, 0.0))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mi_probe.ondevice import DeviceCounts
 
-__all__ = ["JointCounts", "PairIndices", "all_pairs", "checked_pairs"]
+__all__ = ["JointCounts", "PairIndices", "all_pairs", "checked_pairs", "tables_in_a_block"]
 
 _BUFFER_ROWS = 4096
 PairIndices = tuple[NDArray[np.intp], NDArray[np.intp]]
@@ -258,7 +258,7 @@ class JointCounts:
         """
         (first, second), codes = self.pair_indices, self.codes
         parts = []
-        size = max(1, _BLOCK_BYTES // (4 * self.bins**2))
+        size = tables_in_a_block(self.bins)
         for start in range(0, max(self.pairs, 1), size):
             some = first[start : start + size], second[start : start + size]
             if codes is None:
@@ -496,6 +496,11 @@ class JointCounts:
         if absent.any():
             self._missing += absent
             self._trimmed += np.count_nonzero(codes == TRIMMED, axis=0)
+
+
+def tables_in_a_block(bins: int) -> int:
+    """How many tables `JointCounts.of_tables` gives a function at a time."""
+    return max(1, _BLOCK_BYTES // (4 * bins**2))
 
 
 @lru_cache(maxsize=2)

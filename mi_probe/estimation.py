@@ -13,7 +13,7 @@ from mi_probe.binning import Binning, BinningMethod, as_samples
 from mi_probe.continuous import continuous
 from mi_probe.copula import binned_copula_correlation
 from mi_probe.corrections import Correction
-from mi_probe.counts import JointCounts
+from mi_probe.counts import JointCounts, tables_in_a_block
 from mi_probe.errors import InputError
 from mi_probe.estimators import Estimate, estimate
 from mi_probe.extras import LAGS, MIN_SHARDS, Extras
@@ -53,7 +53,9 @@ def estimate_nbytes_for(
     columns = 7 + 2 * unbinned + p_values + extras.moments + extras.swap + (extras.shards > 0)
     results = 8 * (columns * pairs + 4 * variables)
     # Peaks of the steps, measured, with the results until then: nearly all is in arrays of one number a pair.
-    peak = 8 * pairs * ((47 if bins >= 6 else 34) if unbinned else 23)
+    peak = 8 * pairs * max(14, (23 if unbinned else 19) * p_values)
+    if unbinned:
+        peak = max(peak, 8 * (9 * pairs + (38 if bins >= 6 else 25) * min(pairs, tables_in_a_block(bins))))
     peak += 8 * pairs * (3 * extras.moments + extras.swap)
     # The chance level: it is tabled by the counts that differ, as many as bins in all if these are of unlike size.
     peak = max(peak, 8 * (3 * variables**2 + 6 * pairs + (0 if unbinned else variables * bins * (variables + 512))))

@@ -86,7 +86,7 @@ class PointCounts:
         Examples
         --------
         >>> PointCounts.nbytes_for(768, 294_528, 8, Extras(lags=12))
-        PointBytes(counts=75460608, extras=4718592, buffers=3145728, flush=6684672)
+        PointBytes(counts=75460608, extras=4718592, buffers=3145728, flush=6291456)
         """
         buffer, flush = JointCounts.buffer_nbytes_for(variables, bins)
         more = LaggedCounts.nbytes_for(extras.lags, variables, bins)

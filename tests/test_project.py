@@ -40,7 +40,7 @@ DIRECTIONS: dict[str, set[str]] = {
     "counts": {"binning", "errors", "kernels", "ondevice"},
     "estimators": {"chance", "corrections", "counts", "errors", "kernels"},
     "continuous": {"errors", "kernels"},
-    "copula": {"counts"},
+    "copula": {"counts", "kernels"},
     "significance": {"counts", "errors", "kernels"},
     "permutation": {"errors", "kernels", "significance"},
     "serial": {"counts", "errors", "extras", "kernels", "significance"},
