@@ -233,7 +233,7 @@ def _values(
     sums: kernels.PairSums, level: NDArray[np.float64], correction: Correction, bias: NDArray[np.float64] | None
 ) -> _Values:
     """Values of each table, given its sums, its chance level, and n times its bias where a correction needs more than these."""
-    found = _Values(*np.empty((4, len(level))))
+    found = _Values(*(np.empty(len(level)) for _ in range(4)))  # each on its own: some are kept, others are not
     for start in range(0, len(level), _IN_CACHE):
         part = slice(start, start + _IN_CACHE)
         some = kernels.PairSums(**{name: values[part] for name, values in sums._asdict().items()})

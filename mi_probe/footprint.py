@@ -225,7 +225,7 @@ def ways_out(
     --------
     >>> ways = ways_out(Probe(), {f"resid_post.{i}": 1600 for i in range(48)}, Run(), 20e9)
     >>> ways[0].what, in_bytes(ways[0].needed)
-    ('7 bins in place of 8', '18.0 GB')
+    ('7 bins in place of 8', '17.8 GB')
     """
     known = {key: width for key, width in widths.items() if isinstance(width, int)}
     if not known:
