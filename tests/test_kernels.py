@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mi_probe import JointCounts, kernels
 from mi_probe.binning import MISSING, TRIMMED
-from mi_probe.kernels import cells, cpu, lagged, onehot, planes, threads, vectors
+from mi_probe.kernels import cells, costs, cpu, lagged, onehot, planes, threads, vectors
 
 WAYS = ("scatter", "bit_sliced", "auto", "listed by scatter", "listed by planes", "torch")
 
@@ -200,3 +200,20 @@ def test_a_table_read_in_parts_is_the_table_read_at_once() -> None:
 def test_a_tile_is_whole_in_calls_of_any_shape() -> None:
     assert vectors.ROWS % vectors.TALL == 0
     assert vectors.LANES % vectors.BROAD == 0
+
+
+def test_costs_are_those_that_were_measured() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "measured" / "counting.md").read_text(encoding="utf-8")
+    names = [name for name in costs.__all__ if isinstance(getattr(costs, name), costs.Cost)]
+    assert len(names) == 6
+    for name in names:
+        assert f"| {name} | {' | '.join(f'{value:g}' for value in getattr(costs, name))} |" in page
+
+
+def test_the_cheaper_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    monkeypatch.setattr(cpu, "count_by_planes", lambda *_: taken.append("planes"))
+    monkeypatch.setattr(cpu, "_scatter", lambda *_: taken.append("scatter"))
+    for samples, bins in ((16, 15), (4096, 8)):
+        kernels.count_pairs(np.zeros((samples, 2), dtype=np.uint8), np.zeros((1, bins, bins), dtype=np.int32))
+    assert taken == ["scatter", "planes"]

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mi_probe.kernels.costs import PLANES, SCATTER
 from mi_probe.kernels.planes import count_by_planes
 from mi_probe.kernels.threads import Counts, in_threads, jit, ranges, threads_for
 
-__all__ = ["count_margins", "count_pairs", "encode", "pair_index", "scatter_is_cheaper"]
+__all__ = ["count_margins", "count_pairs", "encode", "pair_index"]
 
 Floats = NDArray[np.floating]
 
-_WORD = 64
 _LEFT_OUT = -(2**20)  # added to any code it stays negative
 
 
@@ -105,13 +105,6 @@ def _scatter(rows: Any, columns: Any, first: int, last: int, cells: Any, tables:
             pair += 1
 
 
-def scatter_is_cheaper(samples: int, bins: int) -> bool:
-    """Which of the two ways costs less, by the costs measured in benchmarks/bench_counting.py (nanoseconds a pair)."""
-    scatter = 45 + 0.35 * samples
-    bit_sliced = 20 + bins * bins * (1.2 + 0.075 * -(-samples // _WORD))
-    return scatter < bit_sliced
-
-
 def count_pairs(
     codes: NDArray[np.uint8], tables: Counts, *, partners: NDArray[np.uint8] | None = None, way: str = "auto"
 ) -> None:
@@ -136,7 +129,7 @@ def count_pairs(
     if not tables.flags.c_contiguous:
         raise ValueError("tables must be contiguous: counts added to a copy would be lost.")
     if way == "auto":
-        way = "scatter" if scatter_is_cheaper(samples, bins) else "bit_sliced"
+        way = "scatter" if SCATTER.of(samples, bins) < PLANES.of(samples, bins) else "bit_sliced"
     if way == "bit_sliced":
         count_by_planes(codes, partners, tables, threads_for(tables.size * (1.0 + samples / 512)))
         return

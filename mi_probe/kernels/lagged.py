@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mi_probe.kernels.costs import LAGS_BY_PLANES, LAGS_BY_TOKENS
 from mi_probe.kernels.threads import in_threads, jit, ranges, threads_for
 from mi_probe.kernels.vectors import mask_of, popcount
 
@@ -82,8 +83,7 @@ def _places_inside(lengths: NDArray[np.int64], lags: int) -> NDArray[np.uint64]:
 def count_lags(codes: NDArray[np.uint8], lengths: NDArray[np.int64], out: NDArray[np.int64], *, way: str = "auto") -> None:
     """What `mi_probe.serial.count_lags` does, after it has checked that shapes and types fit.
 
-    `way` is "by_tokens" or "by_planes"; by default the cheaper, by the costs that benchmarks/scaling.py measures (nanoseconds a
-    variable and lag).
+    `way` is "by_tokens" or "by_planes"; by default the cheaper.
     """
     if codes.size == 0 or out.size == 0:
         return
@@ -91,7 +91,7 @@ def count_lags(codes: NDArray[np.uint8], lengths: NDArray[np.int64], out: NDArra
     lags, bins = out.shape[0], out.shape[2]
     words = -(-tokens // _WORD)
     if way == "auto":
-        way = "by_tokens" if 2 * tokens < bins * bins * (1.2 + 0.2 * words) else "by_planes"
+        way = "by_tokens" if LAGS_BY_TOKENS.of(tokens, bins) < LAGS_BY_PLANES.of(tokens, bins) else "by_planes"
     threads = threads_for(float(codes.size) * lags)
     parts = ranges(variables, np.ones_like, threads)
     if way == "by_tokens":

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.kernels.cpu import scatter_is_cheaper
+from mi_probe.kernels.costs import LISTED_BY_PLANES, LISTED_BY_SCATTER
 from mi_probe.kernels.threads import Counts, in_threads, jit, ranges, threads_for
 from mi_probe.kernels.vectors import popcount
 
@@ -89,7 +89,8 @@ def count_listed(
     if samples == 0 or len(listed) == 0:
         return
     if way == "auto":
-        way = "scatter" if scatter_is_cheaper(samples, bins) else "bit_sliced"
+        few = LISTED_BY_SCATTER.of(samples, bins) < LISTED_BY_PLANES.of(samples, bins)
+        way = "scatter" if few else "bit_sliced"
     if way == "scatter":
         kernel, prepare, cost = _scatter, _clipped, float(len(listed) * samples)
     else:
