@@ -28,8 +28,8 @@ PAIRS = VARIABLES * (VARIABLES - 1) // 2
 BINS, SAMPLES = (3, 5, 8, 15, 24), (16, 48, 94, 256, 1024, 4096)
 
 ABOUT = """\
-Written by `benchmarks/calibrate.py`. Nanoseconds of one thread, for a pair, or for a variable and lag. `mi_probe/kernels/costs.py`
-holds the constants, by which the kernels choose."""
+Written by `benchmarks/calibrate.py`. Nanoseconds of one thread, for a pair, or for a variable and lag. The constants are those of
+`mi_probe/kernels/costs.py`, by which the kernels choose."""
 
 Times = dict[tuple[int, int], float]
 
