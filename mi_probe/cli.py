@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -83,6 +83,10 @@ def plan(
     hooks: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     layers: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
     bins: int | None = None,
+    dimensions: int | None = None,
+    chosen_by: Literal["variance", "random"] | None = None,
+    pairs: int | None = None,
+    sample_every: int | None = None,
     lags: int | None = None,
     shards: int | None = None,
     swap: bool | None = None,
@@ -104,6 +108,14 @@ def plan(
         Only these layers of the hook points.
     bins : int
         Bins of each dimension in place of the probe's.
+    dimensions : int
+        Only so many dimensions of each hook point.
+    chosen_by : str
+        How they are chosen: by the largest variance, or at random.
+    pairs : int
+        Only so many pairs, at random.
+    sample_every : int
+        Count one token in so many.
     lags : int
         Lags in place of the probe's.
     shards : int
@@ -124,6 +136,10 @@ def plan(
         "hooks": hooks,
         "layers": layers,
         "bins": bins,
+        "dimensions": dimensions,
+        "chosen_by": chosen_by,
+        "pairs": pairs,
+        "sample_every": sample_every,
         "lags": lags,
         "shards": shards,
         "swap": swap,

@@ -24,6 +24,7 @@ PairIndices = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 _INT32_MAX = 2**31 - 1
 _FEW_A_CELL = 4
+_MOST_KEPT = 2048
 _BLOCK_BYTES = 2**24  # tables that are looked at together, where a function takes some at a time
 _BLOCK = 65_536  # pairs that are checked together
 
@@ -151,7 +152,7 @@ class JointCounts:
         counts._missing[:] = missing
         counts._trimmed[:] = trimmed
         counts._margins[:] = margins
-        counts._tables = np.array(tables, dtype=np.int64 if n > _INT32_MAX else np.int32)
+        counts._tables = np.array(tables, dtype=np.int64 if n > _INT32_MAX else np.int32, order="C")
         return counts
 
     def __repr__(self) -> str:
@@ -205,7 +206,7 @@ class JointCounts:
     @property
     def n(self) -> int:
         """Samples seen."""
-        return self._n
+        return self._n + (0 if self._device is None else self._device.n)
 
     @property
     def missing(self) -> NDArray[np.int64]:
@@ -238,7 +239,7 @@ class JointCounts:
         None otherwise. Few are 4 a cell: counting them anew, in the cache, costs less than tables do that are written and read.
         """
         self._require_whole()
-        few = self._tables is None and self._buffered == self._n <= _FEW_A_CELL * self.bins**2
+        few = self._tables is None and self._buffered == self.n <= _FEW_A_CELL * self.bins**2
         return _read_only(self._buffer[: self._buffered]) if few else None
 
     def of_tables(self, function: Callable[[NDArray[np.integer], PairIndices], NDArray[Any]]) -> NDArray[Any]:
@@ -277,7 +278,7 @@ class JointCounts:
         if self._tables is None:
             self._tables = np.zeros((self.pairs, self.bins, self.bins), dtype=np.int64 if wide else np.int32)
         elif wide and self._tables.dtype == np.int32:
-            self._tables = self._tables.astype(np.int64)
+            self._tables = self._tables.astype(np.int64, order="C")
         return self._tables
 
     def __eq__(self, other: object) -> bool:
@@ -309,16 +310,8 @@ class JointCounts:
         InputError
             Wrong shape, wrong dtype, or a code that is neither a bin nor missing. Nothing is counted then.
         """
-        if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != self.variables:
-            raise InputError(
-                f"codes must be uint8 of shape (samples, {self.variables}); got {codes.dtype} of shape {codes.shape}."
-            )
-        if codes.max(initial=0) >= self.bins and ((codes >= self.bins) & (codes < TRIMMED)).any():
-            wrong = (codes >= self.bins) & (codes < TRIMMED)
-            raise InputError(
-                f"codes must be 0 to {self.bins - 1}, {MISSING} for a missing value or {TRIMMED} for an outlier; "
-                f"got {int(codes[wrong][0])}."
-            )
+        self._require_whole()
+        self._require_codes(codes)
         if self._buffered + len(codes) >= _BUFFER_ROWS:
             self._allocated(self._n + len(codes))  # what may fail comes before anything changes
         start = 0
@@ -330,6 +323,18 @@ class JointCounts:
             start += take
             if self._buffered == _BUFFER_ROWS:
                 self.flush()
+
+    def _require_codes(self, codes: NDArray[np.uint8]) -> None:
+        if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != self.variables:
+            raise InputError(
+                f"codes must be uint8 of shape (samples, {self.variables}); got {codes.dtype} of shape {codes.shape}."
+            )
+        if codes.max(initial=0) >= self.bins and ((codes >= self.bins) & (codes < TRIMMED)).any():
+            wrong = (codes >= self.bins) & (codes < TRIMMED)
+            raise InputError(
+                f"codes must be 0 to {self.bins - 1}, {MISSING} for a missing value or {TRIMMED} for an outlier; "
+                f"got {int(codes[wrong][0])}."
+            )
 
     def update_on_device(self, codes: torch.Tensor) -> None:
         """Count more samples where their codes are, a GPU as a rule, by torch. What is counted stays there until it is read.
@@ -351,7 +356,6 @@ class JointCounts:
             return
         self._require_whole()
         self._counts_on(codes.device).update(codes)
-        self._n += len(codes)
 
     def _counts_on(self, device: torch.device) -> DeviceCounts:
         from mi_probe.ondevice import DeviceCounts
@@ -365,14 +369,32 @@ class JointCounts:
         """Bring here what was counted on a device."""
         if self._device is None or not self._device.n:
             return
-        tables = self._allocated()
+        tables = self._allocated(self.n)
+        taken = self._device.read()
         self._broken = True  # as in flush
-        taken = self._device.take()
         tables += taken.tables
         self._margins += taken.margins
         self._missing += taken.missing
         self._trimmed += taken.trimmed
+        self._n += taken.n
+        self._device.clear()
         self._broken = False
+
+    def release_device(self) -> None:
+        """Bring here what was counted on a device, and give its memory back."""
+        self._require_whole()
+        self._fetch()
+        self._device = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not self._broken:
+            self._fetch()  # tensors of a device may mean nothing elsewhere
+        return {**vars(self), "_device": None, "_buffer": self._buffer[: self._buffered].copy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._buffer = np.empty((_BUFFER_ROWS, self.variables), dtype=np.uint8)
+        self._buffer[: self._buffered] = state["_buffer"]
 
     def update_crossed(self, first: Any, second: Any) -> None:
         """Count the pairs i < j with i's code from one row and j's from another, both ways round.
@@ -386,9 +408,12 @@ class JointCounts:
         if not isinstance(first, np.ndarray) and self._listed is None:
             self._require_whole()
             self._counts_on(first.device).update_crossed(first, second)
-            self._n += 2 * len(first)
             return
         first, second = (part if isinstance(part, np.ndarray) else part.cpu().numpy() for part in (first, second))
+        self._require_codes(first)
+        self._require_codes(second)
+        if len(first) != len(second):
+            raise InputError(f"each row goes with one row of the other; got {len(first)} and {len(second)} rows.")
         self.flush()
         n = self._n + 2 * len(first)
         tables = self._allocated(n)
@@ -408,9 +433,9 @@ class JointCounts:
             Another number of variables or bins, or other pairs.
         """
         self.require_same(other)
-        n = self._n + other.n
         other._require_whole()
         self._require_whole()
+        n = self.n + other.n
         if not other.n:
             return self
         other._fetch()
@@ -503,15 +528,19 @@ def tables_in_a_block(bins: int) -> int:
     return max(1, _BLOCK_BYTES // (4 * bins**2))
 
 
-@lru_cache(maxsize=2)
 def all_pairs(variables: int) -> PairIndices:
-    """What ``numpy.triu_indices(variables, 1)`` gives, read-only, and kept for the next call.
+    """What ``numpy.triu_indices(variables, 1)`` gives, read-only; of up to 2,048 variables (33 MB) kept for the next call.
 
     Examples
     --------
     >>> all_pairs(3)
     (array([0, 0, 1]), array([1, 2, 2]))
     """
+    return (_kept_pairs if variables <= _MOST_KEPT else _kept_pairs.__wrapped__)(variables)
+
+
+@lru_cache(maxsize=2)
+def _kept_pairs(variables: int) -> PairIndices:
     first, second = map(_read_only, np.triu_indices(variables, 1))
     return first, second
 

@@ -74,6 +74,7 @@ def estimate_point(
     p_values: PValues = "auto",
     names: Sequence[str] | None = None,
     columns: Columns | None = None,
+    notes: Sequence[str] = (),
 ) -> PairwiseMI:
     """Estimate, with labels, from all that was counted at one point.
 
@@ -88,6 +89,8 @@ def estimate_point(
         Names of the variables; by default the indices of their dimensions, 0, 1, 2, ... unless some were chosen.
     columns : dict of str -> array, shape (pairs,), optional
         Further columns that the caller knows.
+    notes : sequence of str
+        Further notes, such as `mi_probe.Probe.choices`.
 
     Raises
     ------
@@ -126,7 +129,7 @@ def estimate_point(
         correction,
         more,
         joint.trimmed.copy(),
-        tuple(filter(None, (note, *_notes(counts, found)))),
+        tuple(filter(None, (note, *_notes(counts, found), *notes))),
         joint.listed,
     )
 

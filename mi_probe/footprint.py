@@ -13,6 +13,7 @@ from mi_probe.binning import auto_bins
 from mi_probe.errors import MemoryRefusedError
 from mi_probe.estimation import estimate_nbytes_for
 from mi_probe.independence import MOST_TOKENS
+from mi_probe.lags import LaggedCounts
 from mi_probe.memory import free_memory, free_memory_of, in_bytes
 from mi_probe.ondevice import bytes_on
 from mi_probe.pointcounts import PointCounts
@@ -203,7 +204,9 @@ def _at(key: str, width: int | str, probe: Probe, run: Run, most_variables: int 
     has_p = run.tokens is None or run.tokens <= MOST_TOKENS
     found = estimate_nbytes_for(variables, pairs, bins, probe.method, probe.extras, p_values=has_p)
     fitting = PointStream.fitting_nbytes_for(rows, variables, run.itemsize)
-    waiting = (rows + run.pass_tokens) * (width if probe.subset.by_variance else variables) * run.itemsize
+    # By variance, as dimensions are chosen unless one says otherwise, the rows of all of them wait.
+    by_variance = probe.subset.by_variance or (most_variables is not None and probe.dimensions is None)
+    waiting = (rows + run.pass_tokens) * (width if by_variance else variables) * run.itemsize
     return PointFootprint(
         key, variables, pairs, bins, kept.counts, kept.extras, kept.buffers, waiting, max(fitting, kept.flush), *found
     )
@@ -282,6 +285,10 @@ def _largest(most: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
+def _hook_points(found: Footprint) -> str:
+    return "1 hook point" if len(found.points) == 1 else f"{len(found.points)} hook points"
+
+
 def refuse_unless_it_fits(
     probe: Probe,
     widths: Widths,
@@ -300,28 +307,31 @@ def refuse_unless_it_fits(
     largest = max(found.points, key=lambda point: point.kept)
     ways = ways_out(probe, widths, run, free, needed)
     whose = "are free" if may_take is None else "may be taken (memory=)"
-    lines = [f"  - {way.what}: {in_bytes(way.needed)}" for way in ways] or ["  - nothing in this probe"]
+    lines = [f"  - {way.what}: {in_bytes(way.needed)}" for way in ways] or [
+        "  - no single change; several together: layers=, dimensions=, pairs=, bins=, calibration_tokens="
+    ]
     raise MemoryRefusedError(
-        f"counting at {len(found.points)} hook points takes {in_bytes(needed(found))}, and {in_bytes(max(0, free))} "
-        f"{whose}. '{largest.key}' alone, with {largest.pairs:,} pairs and {largest.bins} bins, takes {in_bytes(largest.kept)}.\n"
+        f"counting at {_hook_points(found)} takes {in_bytes(needed(found))}, and {in_bytes(max(0, free))} "
+        f"{whose}. '{largest.key}' alone, with {largest.pairs:,} pairs and {largest.bins} bins, keeps {in_bytes(largest.kept)}.\n"
         f"What would fit:\n" + "\n".join(lines) + "\n"
         "mi_probe.plan(model, probe) shows what takes how much. Where more memory will be free than is now, or for a text that "
         f"ends before {probe.calibration_tokens:,} tokens, say how many bytes may be taken: attach(model, probe, memory=...)."
     )
 
 
-def refuse_unless_device_has_room(probe: Probe, widths: Mapping[str, int], device: Any) -> None:
-    """Raise `MemoryRefusedError` unless the tables of these hook points fit on a GPU beside what is there.
+def refuse_unless_device_has_room(probe: Probe, widths: Mapping[str, int], device: Any, may_take: float | None = None) -> None:
+    """Raise `MemoryRefusedError` unless the tables of these hook points fit on a device beside what is there.
 
-    Of other devices, the memory is that of the machine, and nothing is asked here.
+    A device without memory of its own takes that of the machine, of which so many bytes may be taken.
     """
-    free = free_memory_of(device)
-    if free is None or probe.moments or probe.subset.pairs != "all":  # the latter are counted on the CPU
-        return
+    free: float | None = free_memory_of(device)
+    if free is None:
+        free = free_memory() if may_take is None else may_take
     bins = CORPUS_BINS if probe.bins == "auto" else probe.bins
     of_points = [bytes_on(device, probe.subset.size(width)[0], bins, crossed=probe.swap) for width in widths.values()]
     sets = 1 + probe.shards + probe.swap
     needed = sum(sets * (of.tables + of.buffer) for of in of_points) + max(of.working for of in of_points)
+    needed += sum(LaggedCounts.nbytes_for(probe.lags, probe.subset.size(width)[0], bins) for width in widths.values())
     if needed > free:
         raise MemoryRefusedError(
             f"counting at {len(widths)} hook points takes {in_bytes(needed)} on {device}, and {in_bytes(free)} are free there. "

@@ -82,7 +82,9 @@ def p_values(counts: PointCounts, raw: NDArray[np.float64], test: PValues = "aut
         # The nearest ones: where one token in four is kept, those four apart.
         neighbours = counts.lagged.sum(axis=(2, 3)).max(axis=0) * counts.joint.n / np.maximum(present, 1) ** 2
         followed = min(1.0, float(neighbours.max(initial=0.0)))
-        if present.max(initial=0) > 1 and followed < _FEW_NEIGHBOURS:
+        if present.max(initial=0) > 1 and not followed:
+            note = f"p-values: chi-square; no sample follows another within {lags}, so that all are taken as independent"
+        elif present.max(initial=0) > 1 and followed < _FEW_NEIGHBOURS:
             note += f"; but only {followed:.0%} of the samples are known to follow another: elsewhere none is allowed for"
         return serial_p_values(counts.joint, counts.lagged), note
     if test == "gamma":

@@ -58,13 +58,14 @@ class LaggedCounts:
     @property
     def counts(self) -> NDArray[np.int64]:
         """What was counted."""
-        self._fetch()
+        self.fetch()
         return self._counts
 
-    def _fetch(self) -> None:
+    def fetch(self) -> None:
+        """Bring here what was counted on a device."""
         if self._on_device is not None:
-            self._counts += self._on_device.cpu().numpy()
-            self._on_device = None
+            together = self._counts + self._on_device.cpu().numpy()
+            self._counts, self._on_device = together, None  # both or neither, whatever interrupts
 
     def update(self, codes: Any, places: Places) -> None:
         """Count more samples, shape (samples, variables): an array, or a tensor, which is counted where it is."""
@@ -114,7 +115,7 @@ class LaggedCounts:
         where, lengths = places.spread()
         with torch.inference_mode(False):
             if self._on_device is None or self._on_device.device != codes.device:
-                self._fetch()
+                self.fetch()
                 self._on_device = torch.zeros(self._counts.shape, dtype=torch.int64, device=codes.device)
             wide = torch.full((int(lengths.sum()), codes.shape[1]), MISSING, dtype=torch.uint8, device=codes.device)
             wide.index_copy_(0, torch.from_numpy(where).to(codes.device), codes)

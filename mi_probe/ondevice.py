@@ -41,6 +41,9 @@ class DeviceBinning:
         self._edges: dict[tuple[torch.device, bool], DeviceEdges] = {}
         self._columns: dict[torch.device, torch.Tensor] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"binning": self.binning, "_edges": {}, "_columns": {}}  # the devices of others may be other ones
+
     def encode(self, values: torch.Tensor) -> torch.Tensor:
         """What `Binning.encode` gives, on the values' own device; edges are copied there once.
 
@@ -243,7 +246,13 @@ class DeviceCounts:
             self._buffered = 0
 
     def take(self) -> Taken:
-        """The counts since the last time, copied to the host; they start from zero again. Waits for the device.
+        """What `read` gives; the counts start from zero again."""
+        taken = self.read()
+        self.clear()
+        return taken
+
+    def read(self) -> Taken:
+        """The counts since the last `take`, copied to the host. Waits for the device.
 
         Raises
         ------
@@ -254,9 +263,7 @@ class DeviceCounts:
         missing, trimmed, margins = (_on_host(tensor) for tensor in (self._missing, self._trimmed, self._margins))
         if (margins.sum(axis=1) + missing != self._n).any():
             raise InputError(f"some codes were neither 0 to {self.bins - 1} nor those of missing values.")
-        taken = Taken(self._n, missing, trimmed, margins, _on_host(self._tables))
-        self.clear()
-        return taken
+        return Taken(self._n, missing, trimmed, margins, _on_host(self._tables))
 
     def clear(self) -> None:
         """Start from zero, whatever was counted or interrupted before."""

@@ -16,8 +16,9 @@ from mi_probe.counts import JointCounts
 from mi_probe.errors import InputError
 from mi_probe.footprint import Footprint, PointFootprint, Run, WayOut, footprint, ways_out
 from mi_probe.hooks import resolve
-from mi_probe.hooks.names import inner_of, width_by_name
+from mi_probe.hooks.names import inner_of, require_enough, width_by_name
 from mi_probe.hooks.widths import widths_in
+from mi_probe.kernels.threads import threads_allowed
 from mi_probe.lags import LaggedCounts
 from mi_probe.memory import free_memory, in_bytes
 from mi_probe.models import outline
@@ -48,8 +49,6 @@ class Speed:
     @classmethod
     def measure(cls, bins: int, lags: int) -> Speed:
         """Count random codes of a few hundred variables, for a fraction of a second."""
-        import numba
-
         variables = int(np.clip((2**24 / bins**2) ** 0.5, 64, 512))  # tables larger than caches, as the real ones
         rng = np.random.default_rng(0)
         values = rng.standard_normal((4096, variables), dtype=np.float32)
@@ -66,7 +65,7 @@ class Speed:
             lagged.update(codes, Places.of_one_text(len(codes)))
 
         a_token = [_fastest(each) / len(codes) for each in (count, rest)]
-        return cls(a_token[0] / joint.pairs, a_token[1] / variables, int(numba.config.NUMBA_NUM_THREADS))
+        return cls(a_token[0] / joint.pairs, a_token[1] / variables, threads_allowed())
 
 
 def _fastest(work: Any) -> float:
@@ -120,17 +119,22 @@ class Plan:
     @property
     def steps(self) -> int:
         """Steps of counting for each token: ANDs of two words that hold a bit for each of 64 tokens, one for each cell."""
-        sets = 1 + bool(self.probe.shards) + 2 * self.probe.swap
-        return sum(sets * point.pairs * point.bins**2 for point in self.footprint.points) // _WORD
+        cells = sum(point.pairs * point.bins**2 for point in self.footprint.points)
+        return int(self._sets * cells) // (_WORD * self.probe.sample_every)
+
+    @property
+    def _sets(self) -> int:
+        """How often each token is counted."""
+        return 1 + bool(self.probe.shards) + 2 * self.probe.swap
 
     @property
     def seconds_per_million(self) -> float | None:
-        """Of counting a million tokens; forward passes come on top."""
+        """Of counting a million tokens of text, of which `Probe.sample_every` may leave some out; forward passes come on top."""
         if self.speed is None:
             return None
-        sets = 1 + bool(self.probe.shards) + 2 * self.probe.swap
         pairs, variables = self.footprint.total("pairs"), sum(point.variables or 0 for point in self.footprint.points)
-        return 1e6 * (sets * pairs * self.speed.pair + variables * self.speed.variable)
+        a_token = self._sets * pairs * self.speed.pair + variables * self.speed.variable
+        return 1e6 * a_token / self.probe.sample_every
 
     def ways_out(self) -> list[WayOut]:
         """Changes with each of which alone it would fit."""
@@ -207,9 +211,10 @@ class Plan:
         return lines
 
     def _cost(self) -> list[str]:
-        lines = ["", f"counting takes {_round(self.steps)} steps a token (one cell, for 64 tokens at a time), the forward pass"]
+        kept = "" if self.probe.sample_every == 1 else f", of which one in {self.probe.sample_every} is counted"
+        lines = ["", f"a token of text{kept}: {_round(self.steps)} steps of counting (64 tokens of a cell at once),"]
         share = self.steps / self.multiply_adds
-        lines.append(f"about {_round(self.multiply_adds)} multiply-adds: {share:.2g} steps for each of them")
+        lines.append(f"{share:.1%} of the forward pass's multiply-adds, about {_round(self.multiply_adds)}")
         seconds = self.seconds_per_million
         if seconds is not None and self.speed is not None:
             threads = "1 thread" if self.speed.threads == 1 else f"{self.speed.threads} threads"
@@ -265,8 +270,9 @@ def plan(
     ({'hidden_states.0': 128, 'hidden_states.6': 128}, 4182016, True)
     """
     what = probe if isinstance(probe, Probe) else load_probe(probe)
-    if (tokens is not None and tokens < 1) or pass_tokens < 1:
-        raise InputError(f"tokens must be whole numbers from 1; got {tokens!r} in all and {pass_tokens!r} in a pass.")
+    for name, number in (("tokens", tokens), ("pass_tokens", pass_tokens)):
+        if number is not None and number < 1:
+            raise InputError(f"{name} must be a whole number from 1; got {number!r}.")
     widths: dict[str, int | str]
     weights = 0
     if isinstance(model, str | Path):
@@ -284,6 +290,7 @@ def plan(
             with outline(model) as shapes:
                 widths |= widths_in(shapes, rest)
         name, itemsize = str(getattr(cfg, "model_name", "the model")), 8 if "float64" in str(getattr(cfg, "dtype", "")) else 4
+    require_enough(what, widths)
     run = Run(tokens, pass_tokens, int(getattr(cfg, "n_ctx", None) or pass_tokens), itemsize, weights)
     found = footprint(what, widths, run)
     bins = max((point.bins for point in found.points), default=0)
@@ -311,8 +318,18 @@ def _span(keys: list[str]) -> str:
     >>> _span(["hidden_states.0", "hidden_states.1"]), _span(["blocks.0.mlp.hook_pre", "blocks.11.mlp.hook_pre"])
     ('hidden_states.0...1', 'blocks.0...11.mlp.hook_pre')
     """
-    first, last = (re.split(r"(\d+)", key) for key in (keys[0], keys[-1]))
-    return "".join(a if a == b else f"{a}...{b}" for a, b in zip(first, last, strict=False))
+    parts = [re.split(r"(\d+)", key) for key in keys]
+    return "".join(_numbers(list(dict.fromkeys(alike))) for alike in zip(*parts, strict=False))
+
+
+def _numbers(parts: list[str]) -> str:
+    """0...47 for a range, 0, 24, 47 for others."""
+    if len(parts) < 2 or not all(part.isdigit() for part in parts):
+        return parts[0]
+    numbers = [int(part) for part in parts]
+    if numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]}...{numbers[-1]}"
+    return ", ".join(parts) if len(parts) <= 6 else f"{', '.join(parts[:3])}, ... {parts[-1]}"
 
 
 def _extras(probe: Probe) -> str:

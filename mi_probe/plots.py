@@ -177,8 +177,8 @@ def heat_map(
     top = float(np.nanquantile(mi, 0.999)) if np.isfinite(mi).any() else 1.0
     image = axes.imshow(mi, cmap="magma", vmin=0, vmax=max(top, 1e-3), interpolation="nearest")
     figure.colorbar(image, ax=axes, label=f"mutual information ({units})", extend="max", shrink=0.9)
-    white = ", pairs that were not counted are white" if point.listed is not None else ""
-    axes.set_xlabel(f"{len(mi)} {variables}, clustered\n(diagonal left out; values below 0 are black{white})")
+    white = "\npairs that were not counted are white" if point.listed is not None else ""
+    axes.set_xlabel(f"{len(mi)} {variables}, clustered\n(diagonal left out; values below 0 are black){white}")
     if len(mi) <= 40:
         axes.set_xticks(range(len(mi)), labels, rotation=90, fontsize=7)
         axes.set_yticks(range(len(mi)), labels, fontsize=7)

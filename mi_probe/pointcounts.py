@@ -102,7 +102,17 @@ class PointCounts:
     @property
     def lagged(self) -> NDArray[np.int64]:
         """Codes of one variable at two tokens of a text, shape (lags, variables, bins, bins)."""
-        return self._lagged.counts
+        view = self._lagged.counts.view()
+        view.flags.writeable = False
+        return view
+
+    def release_device(self) -> None:
+        """Bring here what was counted on a device, and give its memory back."""
+        self.require_whole()
+        for part in self._parts().values():
+            part.release_device()
+        self._lagged.fetch()
+        self.on_device = DeviceBinning(self.binning)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -133,17 +143,21 @@ class PointCounts:
         """
         if len(places) != len(codes):
             raise InputError(f"there are places of {len(places)} samples for {len(codes)}.")
+        if self.moments is not None and steps is None:
+            raise InputError("second moments are kept here: update needs the standardised values, too.")
         self.require_whole()
-        _add(self.joint, codes)
-        self._broken = True  # until the extras have it, too
+        self._broken = True  # until every part has it
+        try:
+            _add(self.joint, codes)
+        except InputError:  # nothing was counted
+            self._broken = False
+            raise
         self._lagged.update(codes, places)
         for number, shard in enumerate(self.shards):
             _add(shard, _rows(codes, np.flatnonzero(places.document % len(self.shards) == number)))
         if self.swapped is not None:
             self._swap(self.swapped, codes, places)
-        if self.moments is not None:
-            if steps is None:
-                raise InputError("second moments are kept here: update needs the standardised values, too.")
+        if self.moments is not None and steps is not None:
             self.moments.update(steps)
         self._broken = False
 

@@ -175,6 +175,25 @@ class Probe:
         """What is counted beside the pairs."""
         return Extras(self.lags, self.shards, self.swap, self.moments)
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """In words, for results: how what was counted was chosen, where it is not all.
+
+        Examples
+        --------
+        >>> Probe(dimensions=64, chosen_by="random", sample_every=2).choices
+        ('dimensions: at random, seed 0', 'one token in 2 was counted')
+        """
+        words = []
+        if isinstance(self.dimensions, int):
+            variance = "those of largest variance, at each hook point its own; they do not stand for all"
+            words.append(f"dimensions: {f'at random, seed {self.seed}' if self.chosen_by == 'random' else variance}")
+        if isinstance(self.pairs, int):
+            words.append(f"pairs: at random, seed {self.seed}; they stand for all, but the strongest is the strongest of some")
+        if self.sample_every > 1:
+            words.append(f"one token in {self.sample_every} was counted")
+        return tuple(words)
+
     @classmethod
     def from_toml(cls, text: str, *, where: str = "the text") -> Probe:
         """Read a probe from TOML.

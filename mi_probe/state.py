@@ -305,7 +305,7 @@ class ProbeState:
         points = {}
         for name, stream in self._started().items():
             if stream.n:
-                points[name] = estimate_point(stream.read(), correction=correction, p_values=p_values)
+                points[name] = estimate_point(stream.read(), correction=correction, p_values=p_values, notes=self.probe.choices)
         about = {"probe": self.probe.to_toml(), "model": dict(self.model), "tokens_seen": self.tokens_seen}
         return MIResult(points, about)
 

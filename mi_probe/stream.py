@@ -139,6 +139,11 @@ class PointStream:
             assert prepared.codes is not None
             self._frozen.update(prepared.codes, places, prepared.steps)
 
+    def release_device(self) -> None:
+        """Bring here what was counted on a device, and give its memory back."""
+        if self._frozen is not None:
+            self._frozen.release_device()
+
     @property
     def started(self) -> bool:
         """Whether there is anything to read: rows, or edges that were given."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,8 @@ import pytest
 import torch
 
 import mi_probe
-from mi_probe import Probe, ProbeState
-from mi_probe.errors import InputError, MemoryRefusedError
+from mi_probe import JointCounts, Probe, ProbeState, ondevice
+from mi_probe.errors import InputError, MemoryRefusedError, MIProbeError
 from mi_probe.hooks import attached as hooks
 from tests.test_onehot import Waits
 
@@ -118,3 +120,47 @@ def test_a_device_without_room_is_refused_before_anything_is_counted(tiny: Any, 
 def test_a_place_to_count_that_is_not_known_is_named(tiny: Any) -> None:
     with pytest.raises(InputError, match=r"count_on must be one of .* got 'gpu'"):
         mi_probe.attach(tiny, count_on="gpu")  # type: ignore[arg-type]
+
+
+def on_device(samples: int = 300) -> JointCounts:
+    counts = JointCounts(5, 4)
+    counts.update_on_device(torch.randint(0, 4, (samples, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)))
+    return counts
+
+
+def test_an_interrupted_reading_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, expected = on_device(), on_device().tables
+    copied = ondevice._on_host
+
+    def interrupted(tensor: torch.Tensor) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ondevice, "_on_host", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _ = counts.margins
+    monkeypatch.setattr(ondevice, "_on_host", copied)
+    np.testing.assert_array_equal(counts.tables, expected)
+    assert counts.n == 300
+
+
+def test_copies_and_pickles_have_what_was_counted_on_a_device_and_no_tensor_of_it() -> None:
+    for again in (copy.deepcopy(on_device()), pickle.loads(pickle.dumps(on_device())), on_device().copy()):
+        assert again == on_device()
+        assert again._device is None
+
+
+def test_memory_of_the_device_is_given_back_when_the_probe_is_taken_off(tiny: Any) -> None:
+    with mi_probe.attach(tiny, PROBES["documents"], count_on="device") as attached:
+        for start in range(1, 5):
+            tiny(torch.arange(start, start + 12)[None])
+        held = [part for stream in attached.streams.values() for part in stream.read()._parts().values()]
+        assert any(part._device is not None for part in held)
+    assert all(part._device is None for part in held)
+    assert sum(part.n for part in held) > 0
+
+
+def test_a_copy_of_a_torn_probe_is_torn(tiny: Any) -> None:
+    attached = counted(tiny, PROBES["plain"], "cpu")
+    attached._torn = True
+    with pytest.raises(MIProbeError, match="interrupted"):
+        copy.deepcopy(attached).estimate()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -70,11 +72,6 @@ def test_counts_are_the_same_with_one_thread_and_with_several(monkeypatch: pytes
         many.append(JointCounts.from_codes(codes, 8).tables)
     np.testing.assert_array_equal(many[0], many[1])
     np.testing.assert_array_equal(many[0], many[2])
-
-
-def test_both_ways_of_counting_are_taken_where_they_are_cheap() -> None:
-    assert cpu.scatter_is_cheaper(20, 8)
-    assert not cpu.scatter_is_cheaper(4096, 8)
 
 
 def test_the_empty_counts_are_the_identity() -> None:
@@ -201,3 +198,32 @@ def test_stored_arrays_that_contradict_each_other_are_refused() -> None:
     ):
         with pytest.raises(InputError):
             JointCounts.from_arrays(**(parts | change))
+
+
+@pytest.mark.parametrize("wrong", ["width", "rows", "codes", "type"])
+def test_crossed_codes_that_do_not_fit_are_refused_and_nothing_is_counted(wrong: str) -> None:
+    counts = JointCounts(3, 4)
+    first, second = random_codes(0, 6, 3, 4), random_codes(1, 6, 3, 4)
+    second = {"width": second[:, :2], "rows": second[:5], "codes": second + 9, "type": second.astype(np.int64)}[wrong]
+    with pytest.raises(InputError, match=r"codes must be|each row goes with one row"):
+        counts.update_crossed(first, second)
+    assert counts == JointCounts(3, 4)
+
+
+def test_tables_that_came_in_another_order_of_memory_go_on() -> None:
+    codes = random_codes(0, 50, 4, 3)
+    one = JointCounts.from_codes(codes, 3)
+    two = JointCounts.from_arrays(one.n, one.missing, one.margins, np.asfortranarray(one.tables))
+    two.update(codes)
+    one.update(codes)
+    assert one == two
+
+
+def test_a_pickle_holds_what_is_buffered_and_no_more() -> None:
+    counts = JointCounts.from_codes(random_codes(0, 10, 50, 4), 4)
+    stored = pickle.dumps(counts)
+    assert len(stored) < 10_000
+    again = pickle.loads(stored)
+    again.update(random_codes(1, 20, 50, 4))
+    counts.update(random_codes(1, 20, 50, 4))
+    assert again == counts

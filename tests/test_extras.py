@@ -114,7 +114,7 @@ def test_few_known_neighbours_are_said() -> None:
     x = np.random.default_rng(13).standard_normal((400, 1, 3))
     for row in x[:60]:
         state.update("a", row)
-    assert "only 0% of the samples are known to follow another" in state.estimate()["a"].notes[0]
+    assert "no sample follows another within" in state.estimate()["a"].notes[0]
     x[np.random.default_rng(14).random(x.shape) < 0.4] = np.nan
     holed.update("a", x[:, 0])
     assert "known to follow" not in holed.estimate()["a"].notes[0]

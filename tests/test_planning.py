@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -15,7 +16,7 @@ import torch
 
 import mi_probe
 from mi_probe import Binning, Probe, ProbeState, cli, footprint, memory, planning
-from mi_probe.errors import InputError, MemoryRefusedError, ModelError
+from mi_probe.errors import HookPointError, InputError, MemoryRefusedError, ModelError
 from mi_probe.estimation import estimate_nbytes_for, estimate_point
 from mi_probe.extras import Extras
 from mi_probe.footprint import Run, ways_out
@@ -243,7 +244,7 @@ def test_the_command_plans_and_says_what_is_wrong(tiny_folder: Path, tmp_path: P
     options = ["--layers", "0", "-1", "--bins", "5", "--hooks", "resid_post", "--shards", "16"]
     cli.app(["plan", "course_histogram", "--model", str(tiny_folder), *options], result_action="return_value")
     printed = capsys.readouterr().out
-    assert "resid_post.0...2" in printed
+    assert "resid_post.0, 2" in printed
     assert "shards" in printed
     assert "It fits." in printed
     for name, message in (("no-such-model", "mi-probe plan --model path/to/folder"), (str(tmp_path), "no config.json")):
@@ -364,3 +365,37 @@ def test_planning_imports_transformer_lens_only_when_it_must() -> None:
     code = "import sys, mi_probe; mi_probe.plan; print([name for name in ('torch', 'transformer_lens') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "choice", [{"dimensions": 500}, {"pairs": 1_000_000}, {"pairs": [[3, 300]]}, {"dimensions": 4, "pairs": 10}], ids=str
+)
+def test_more_than_a_hook_point_has_is_refused_by_a_plan_and_by_attach(coffee: Any, choice: dict[str, Any]) -> None:
+    for ask in (lambda probe: mi_probe.plan("coffee-gpt2", probe, measure=False), lambda probe: mi_probe.attach(coffee, probe)):
+        with pytest.raises(HookPointError, match=r"at hook point 'hidden_states.0', the probe asks for"):
+            ask(Probe(**choice))
+
+
+def test_a_way_out_is_one_when_it_is_taken(coffee: Any) -> None:
+    for allowed in (30e6, 60e6):
+        with pytest.raises(MemoryRefusedError) as refused:
+            mi_probe.attach(coffee, Probe(), memory=allowed)
+        ways = re.findall(r"- (\d+) of the 128 dimensions", str(refused.value))
+        for dimensions in map(int, ways):
+            mi_probe.attach(coffee, Probe(dimensions=dimensions), memory=allowed).detach()
+        pairs = re.findall(r"- ([\d,]+) of the 8,128 pairs", str(refused.value))
+        for number in (int(one.replace(",", "")) for one in pairs):
+            mi_probe.attach(coffee, Probe(pairs=number), memory=allowed).detach()
+        assert ways or pairs or allowed == 30e6
+
+
+def test_one_token_in_k_costs_a_kth(coffee: Any) -> None:
+    every, some = (mi_probe.plan("coffee-gpt2", Probe(sample_every=k), measure=False) for k in (1, 8))
+    assert some.steps == pytest.approx(every.steps / 8, rel=1e-3)
+    assert "one in 8 is counted" in str(some)
+
+
+@pytest.mark.parametrize("memory", ["8GB", -1, 0, float("nan")])
+def test_memory_that_is_no_number_of_bytes_is_refused(coffee: Any, memory: Any) -> None:
+    with pytest.raises(InputError, match="memory must be a number of bytes above 0"):
+        mi_probe.attach(coffee, memory=memory)

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe.binning import Binning
-from mi_probe.errors import HookPointError, InputError, MemoryRefusedError, nearest
+from mi_probe.errors import HookPointError, InputError, MemoryRefusedError
 from mi_probe.footprint import Run, refuse_unless_device_has_room, refuse_unless_it_fits
 from mi_probe.hooks.arguments import has_own_numbers
 from mi_probe.hooks.batch import Batch, CountOn, misfit_of, rows_of
 from mi_probe.hooks.facts import describe_model, has_dropout, weights_stand_for_others
-from mi_probe.hooks.names import HookedModel, inner_of, resolve, site_of, width_by_name, with_edges
+from mi_probe.hooks.names import HookedModel, inner_of, require_enough, resolve, site_of, width_by_name, with_edges
 from mi_probe.hooks.passes import Pass, Watch, compile_anew
 from mi_probe.hooks.saying import few, warn_user
 from mi_probe.hooks.sites import Hook
@@ -74,8 +74,12 @@ class AttachedProbe(ProbeState):
         count_on: CountOn = "auto",
     ) -> None:
         if count_on not in get_args(CountOn):
-            hint = nearest(str(count_on), get_args(CountOn))
-            raise InputError(f"count_on must be one of {get_args(CountOn)}; got {count_on!r}{hint}.")
+            raise InputError(
+                f"count_on must be one of {get_args(CountOn)}; got {count_on!r}. 'device' is where the activations are, whatever "
+                "that is; 'auto' takes it for a GPU."
+            )
+        if memory is not None and not (isinstance(memory, int | float) and memory > 0):
+            raise InputError(f"memory must be a number of bytes above 0, such as 8e9, or None for what is free; got {memory!r}.")
         self.count_on: CountOn = count_on
         resolved = resolve(model, probe)
         keys = [p.key for p in resolved]
@@ -88,6 +92,8 @@ class AttachedProbe(ProbeState):
                 "measured here. Feed the decoder's activations to ProbeState.update."
             )
         widths: dict[str, int | str] = {p.key: width_by_name(model, p) or "not known" for p in resolved}
+        if edges is None:
+            require_enough(probe, widths)
         widths |= {key: binning.variables for key, binning in (edges or {}).items()}
         self._device_has_room = False
         self._widths_known = all(isinstance(width, int) for width in widths.values())
@@ -134,7 +140,7 @@ class AttachedProbe(ProbeState):
             raise
 
     def detach(self) -> None:
-        """Take every hook off; the counts stay. Doing it twice is harmless."""
+        """Take every hook off; the counts stay, and those on a GPU come to the CPU. Doing it twice is harmless."""
         if self._watch is not None:
             self._watch.leave(self)
             self._finalizer()  # takes the hooks off, once
@@ -142,11 +148,14 @@ class AttachedProbe(ProbeState):
             self._watch = None
             self._attachment += 1
             self._hooks = {}
+            with self._lock:
+                for stream in self.streams.values() if not self._torn else ():
+                    stream.release_device()
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """A copy, or what is pickled, is the counts without the model: a `ProbeState`."""
         counted = (self.probe, self.model, self.streams, self.special_tokens, self.ledger, self.left_out)
-        return ProbeState, counted, {"_documents": self._documents}
+        return ProbeState, counted, {"_documents": self._documents, "_torn": self._torn, "memory": self.memory}
 
     @property
     def documents(self) -> NDArray[np.int64] | None:
@@ -388,7 +397,7 @@ class AttachedProbe(ProbeState):
         except InputError as error:
             raise HookPointError(f"at hook point '{self.points[key]}', {error}") from None
         before = batch.taken.get(key)
-        if wanted is None and before is not None and not before.same_as(prepared):
+        if wanted is None and before is not None and not batch.same(before, prepared):
             self._warn(
                 "visits",
                 f"hook point '{self.points[key]}' fires several times in a forward pass, with different values: the last ones "
@@ -419,9 +428,7 @@ class AttachedProbe(ProbeState):
 
     def _count(self, run: Pass, batch: Batch, choice: Choice) -> None:
         rows = choice.shape[0]
-        for key, prepared in batch.taken.items():
-            if not isinstance(prepared.rows if prepared.codes is None else prepared.codes, np.ndarray):
-                batch.taken[key] = prepared.chosen(choice.index)
+        batch.taken = {key: batch.chosen(prepared) for key, prepared in batch.taken.items()}
         self._require_memory_for(batch)
         places = choice.places(self._documents_of(run, rows), self._texts_of(run, rows))
         completed = {key: self.streams[key].completed_by(prepared, places) for key, prepared in batch.taken.items()}
@@ -454,7 +461,7 @@ class AttachedProbe(ProbeState):
         there = {key: tensor for key, tensor in values.items() if not isinstance(tensor, np.ndarray)}
         if there and not self._device_has_room:
             widths = {key: batch.taken[key].width for key in there}
-            refuse_unless_device_has_room(self.probe, widths, next(iter(there.values())).device)
+            refuse_unless_device_has_room(self.probe, widths, next(iter(there.values())).device, self.memory)
             self._device_has_room = True
 
     def _documents_of(self, run: Pass, rows: int) -> NDArray[np.int64]:

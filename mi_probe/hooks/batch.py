@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from mi_probe.stream import Prepared
 from mi_probe.tokens import Choice
 
@@ -37,6 +39,19 @@ class Batch:
     def tokens_are_known(self, shape: tuple[int, int], choose: Callable[[], Choice]) -> None:
         """The tokens that count can be chosen."""
         self.shape, self._choose = shape, choose
+
+    def same(self, one: Prepared, other: Prepared) -> bool:
+        """Whether two firings gave the tokens that count the same values."""
+        if self.choice is not None:
+            one, other = self.chosen(one), self.chosen(other)
+        return one.same_as(other)
+
+    def chosen(self, prepared: Prepared) -> Prepared:
+        """What is kept of the tokens that count: on a device all rows were taken, so that no hook waits for it."""
+        values = prepared.rows if prepared.codes is None else prepared.codes
+        if isinstance(values, np.ndarray) or self.choice is None:
+            return prepared
+        return prepared.chosen(self.choice.index)
 
     @property
     def choice(self) -> Choice | None:

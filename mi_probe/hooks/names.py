@@ -210,6 +210,16 @@ def resolve(model: HookedModel, probe: Probe) -> list[Point]:
     return list(unique.values())
 
 
+def require_enough(probe: Probe, widths: Mapping[str, int | str]) -> None:
+    """Raise `HookPointError` if a hook point of known width has fewer dimensions, or pairs, than the probe asks for."""
+    for key, width in widths.items():
+        if isinstance(width, int):
+            try:
+                probe.subset.columns(width)
+            except InputError as error:
+                raise HookPointError(f"at hook point '{key}', {error}") from None
+
+
 def _layer(name: str) -> int | None:
     match = _BLOCK.search(name)
     return int(match[1]) if match else None

@@ -1,8 +1,8 @@
 """The hot loops. Callers see NumPy arrays; how pairs are counted is decided here, by cost.
 
 Counts are the same integers whatever the number of threads and whichever way was chosen; so are sums, as each is added up by one
-thread. What is here is for all pairs of tables; `lagged`, `squares`, `coarse` and `neighbours` each serve one room alone, and
-`onehot` counts torch tensors where they are.
+thread. What is here is for all pairs of tables; `lagged`, `squares`, `coarse`, `copula` and `neighbours` each serve one room
+alone, and `onehot` counts where a GPU has the activations.
 """
 
 from mi_probe.kernels.cells import cell_sums, cell_sums_of_codes

@@ -54,7 +54,8 @@ def _correlations(
                 low = x
             else:
                 high = x
-            following = x - off / (value + x * slope)
+            rise = value + x * slope
+            following = x - off / rise if rise > 0 else np.inf
             if not low <= following <= high:
                 following = (low + high) / 2
             moved = abs(following - x)

@@ -42,9 +42,9 @@ class Cost(NamedTuple):
         return float(self.fixed + samples * self.sample + bins * bins * (self.cell + words * self.word))
 
 
-SCATTER = Cost(fixed=0.0, sample=0.5, cell=0.16, word=0.0)
-PLANES = Cost(fixed=7.6, sample=0.0, cell=0.45, word=0.027)
-LISTED_BY_SCATTER = Cost(fixed=0.0, sample=0.49, cell=0.17, word=0.0)
-LISTED_BY_PLANES = Cost(fixed=8.3, sample=0.0, cell=0.48, word=0.026)
+SCATTER = Cost(fixed=0.0, sample=0.51, cell=0.17, word=0.0)
+PLANES = Cost(fixed=9.4, sample=0.0, cell=0.45, word=0.027)
+LISTED_BY_SCATTER = Cost(fixed=9.6, sample=0.31, cell=0.2, word=0.0)
+LISTED_BY_PLANES = Cost(fixed=4.3, sample=0.0, cell=0.67, word=0.067)
 LAGS_BY_TOKENS = Cost(fixed=0.0, sample=1.0, cell=0.32, word=0.0)
-LAGS_BY_PLANES = Cost(fixed=0.0, sample=0.0, cell=1.2, word=0.094)
+LAGS_BY_PLANES = Cost(fixed=0.0, sample=0.0, cell=1.0, word=0.1)

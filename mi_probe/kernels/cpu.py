@@ -126,6 +126,9 @@ def count_pairs(
     bins = tables.shape[1]
     if samples == 0 or variables < 2:
         return
+    pairs = variables * (variables - 1) // 2
+    if tables.shape != (pairs, bins, bins) or (partners is not None and partners.shape != codes.shape):
+        raise ValueError(f"{codes.shape} codes need ({pairs}, {bins}, {bins}) tables and partners like them; got {tables.shape}.")
     if not tables.flags.c_contiguous:
         raise ValueError("tables must be contiguous: counts added to a copy would be lost.")
     if way == "auto":

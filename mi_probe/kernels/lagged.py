@@ -90,7 +90,9 @@ def count_lags(codes: NDArray[np.uint8], lengths: NDArray[np.int64], out: NDArra
     tokens, variables = codes.shape
     lags, bins = out.shape[0], out.shape[2]
     words = -(-tokens // _WORD)
-    if way == "auto":
+    if way == "auto" and lags > _WORD:  # planes are moved by a word at most
+        way = "by_tokens"
+    elif way == "auto":
         way = "by_tokens" if LAGS_BY_TOKENS.of(tokens, bins) < LAGS_BY_PLANES.of(tokens, bins) else "by_planes"
     threads = threads_for(float(codes.size) * lags)
     parts = ranges(variables, np.ones_like, threads)

@@ -88,6 +88,8 @@ def count_listed(
     samples, bins = codes.shape[0], tables.shape[1]
     if samples == 0 or len(listed) == 0:
         return
+    if len(tables) != len(listed) or (partners is not None and partners.shape != codes.shape):
+        raise ValueError(f"{len(listed)} pairs need as many tables, and partners like the codes; got {len(tables)} tables.")
     if way == "auto":
         few = LISTED_BY_SCATTER.of(samples, bins) < LISTED_BY_PLANES.of(samples, bins)
         way = "scatter" if few else "bit_sliced"

@@ -22,7 +22,8 @@ Counts = NDArray[np.integer]
 jit = numba.njit(cache=True, nogil=True, boundscheck=False)
 
 _pools: dict[int, ThreadPoolExecutor] = {}
-os.register_at_fork(after_in_child=_pools.clear)  # a forked process has none of the threads
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_pools.clear)  # a forked process has none of the threads
 
 
 def threads_allowed() -> int:
@@ -52,7 +53,7 @@ def ranges(rows: int, weight: Callable[[NDArray[np.int64]], NDArray[np.int64]], 
 
 
 def in_threads(work: Callable[[int, int], None], parts: list[tuple[int, int]], threads: int) -> None:
-    """Do all parts. The threads are kept, and shared by all who call at one time: together they never use more."""
+    """Do all parts. The threads are kept, and shared by all who ask for as many at one time."""
     if threads == 1 or len(parts) == 1:
         for first, last in parts:
             work(first, last)
