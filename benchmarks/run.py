@@ -53,8 +53,8 @@ def measured_forward(repeats: int) -> str:
         time_table = measured(forward.table(folder, shape), repeats)
     about = (
         "Memory, each run in a process of its own: peak with the probe less peak without, beside the counts themselves. glibc's\n"
-        "thresholds are fixed there (MALLOC_TRIM_THRESHOLD_): left to themselves they keep 300 to 600 MB of freed activations, with\n"
-        "a probe or without, another amount in each run."
+        "thresholds are fixed there (MALLOC_TRIM_THRESHOLD_): left to themselves they keep 300 to 600 MB of freed activations,\n"
+        "with a probe or without, another amount in each run."
     )
     return f"{time_table}\n\n{about}\n\n{memory}"
 

@@ -20,8 +20,8 @@ from mi_probe import Binning, JointCounts, Probe
 PASSES = 2  # 4,080 tokens: about what is buffered before it is counted
 
 STEADY_MALLOC = {"MALLOC_TRIM_THRESHOLD_": "131072"}
-"""Setting it keeps glibc from raising its thresholds as it goes. With them a process keeps 300 to 600 MB of freed activations, with
-a probe or without, and never the same amount: more than what is to be measured."""
+"""Setting it keeps glibc from raising its thresholds as it goes. With them a process keeps 300 to 600 MB of freed activations,
+with a probe or without, and never the same amount: more than what is to be measured."""
 
 SCRIPT = Path(__file__).resolve().parents[1] / "forward_memory.py"
 
