@@ -266,7 +266,11 @@ def ways_out(
         (of_variables, variables, "{k:,} of the {most:,} dimensions at each (dimensions=)"),
         (of_pairs, pairs, "{k:,} of the {most:,} pairs at each (pairs=)"),
     ):
-        k = _largest(most, lambda k, of=of: needed(of(k)) <= free)  # type: ignore[misc]
+
+        def fits(k: int, of: Callable[[int], Footprint] = of) -> bool:
+            return needed(of(k)) <= free
+
+        k = _largest(most, fits)
         if k >= _LEAST * most:
             weigh(words.format(k=k, most=most), of(k))
     plain = replace(probe, **changes)
