@@ -1,23 +1,41 @@
-"""Texts, files and folders to batches of tokens: windows of the model's context, no token cut off, none padded."""
+"""Texts to batches of tokens: documents, blocks of text that are the unit of work, windows of the model's context."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from mi_probe.errors import InputError, MIProbeWarning
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Document", "batches", "documents", "sample_text"]
+__all__ = [
+    "Block",
+    "Document",
+    "Piece",
+    "Place",
+    "Window",
+    "batches",
+    "blocks",
+    "documents",
+    "packed",
+    "sample_text",
+    "windows",
+]
 
-_PIECE = 1 << 20  # characters tokenised at a time, up to a line end: memory stays flat whatever the file's size
+_READ = 1 << 20  # characters read at a time
+_PIECE = 1 << 16  # a document is cut where it gets longer than twice that: memory stays flat, and its parts can be shared out
+_BLOCK = 1 << 17  # characters that are worked on together
+# Where a tokenizer that was given the two sides one by one gives what it gives for the whole: a line end between two lines of
+# text, or else in front of a blank between two words.
+_SAFE = re.compile(r"(?<=\S\n)(?=\S)"), re.compile(r"(?<=\S)(?= \S)")
 
 
 @dataclass(frozen=True)
@@ -38,27 +56,51 @@ class Document:
             raise InputError(f"cannot read {self.source} as UTF-8 text: {error}") from error
 
     def pieces(self) -> Iterator[str]:
-        """The text in parts that a tokenizer may be given one by one.
+        """The text in parts, each of which is tokenised and cut into windows on its own; at least one, which may be empty.
 
-        They end at a line end between two lines of text: a run of white space stays whole.
+        They end at a line end or a blank, so that the tokens are those of the whole. Where they end depends on the text alone.
         """
+        rest = ""
+        some = False
+        for characters in self._read():
+            rest += characters
+            start = 0
+            while len(rest) - start >= 2 * _PIECE:
+                end = _cut(rest, start)
+                yield rest[start:end]
+                start, some = end, True
+            rest = rest[start:]
+        if rest or not some:
+            yield rest
+
+    def _read(self) -> Iterator[str]:
         if isinstance(self.source, str):
             yield self.source
             return
         try:
             with self.source.open(encoding="utf-8") as file:
-                lines: list[str] = []
-                size = 0
-                for line in file:
-                    if size >= _PIECE and not line[0].isspace() and not lines[-1][-2:-1].isspace() and len(lines[-1]) > 1:
-                        yield "".join(lines)
-                        lines, size = [], 0
-                    lines.append(line)
-                    size += len(line)
-                if lines:
-                    yield "".join(lines)
+                while characters := file.read(_READ):
+                    yield characters
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read {self.source} as UTF-8 text: {error}") from error
+
+
+def _cut(text: str, start: int) -> int:
+    """Where the piece that begins at `start` ends; the text goes on for two pieces."""
+    for safe in _SAFE:
+        found = safe.search(text, start + _PIECE, start + 2 * _PIECE)
+        if found:
+            return found.start()
+    return start + _PIECE
+
+
+class _Documents(Protocol):
+    """What has documents in a fixed order, from the first one asked for."""
+
+    def documents(self, first: int = 0) -> Iterator[Document]: ...
+
+
+Texts = str | Document | Iterable[Document | str] | _Documents
 
 
 def sample_text() -> str:
@@ -118,10 +160,100 @@ def documents(
     return found
 
 
-def windows(document: Document, model: Any) -> Iterator[list[int]]:
-    """Token ids of a document in windows of the model's context, each with BOS in front if the tokenizer has one.
+class Place(NamedTuple):
+    """A place in a corpus: a document, and a piece of it, from 0."""
 
-    Consecutive windows hold consecutive tokens: each token of the text stands in exactly one window.
+    document: int = 0
+    piece: int = 0
+
+
+class Piece(NamedTuple):
+    """A part of a document: tokenised, and cut into windows, on its own."""
+
+    document: int
+    number: int
+    text: str
+    name: str
+
+
+class Block(NamedTuple):
+    """Consecutive pieces of a corpus, about 130,000 characters: what one process works on at a time.
+
+    Which pieces a block holds depends on the corpus alone, and its batches on the block: whoever runs it, they are the same.
+    """
+
+    number: int
+    start: Place
+    pieces: list[Piece]
+
+    @property
+    def characters(self) -> int:
+        """Characters of its text."""
+        return sum(len(piece.text) for piece in self.pieces)
+
+
+def blocks(texts: Texts, *, number: int = 0, start: Place | None = None) -> Iterator[Block]:
+    """The blocks of a corpus in order, from the one of this number, which starts at this place.
+
+    Examples
+    --------
+    >>> [block.number for block in blocks(["one", "two"])]
+    [0]
+    """
+    first = start or Place()
+    pieces: list[Piece] = []
+    size = 0
+    for document, found in enumerate(_documents(texts, first.document), first.document):
+        for k, text in enumerate(found.pieces()):
+            place = Place(document, k)
+            if place < first:
+                continue
+            pieces.append(Piece(document, k, text, found.name))
+            size += len(text)
+            if size >= _BLOCK:
+                yield Block(number, Place(pieces[0].document, pieces[0].number), pieces)
+                number, pieces, size = number + 1, [], 0
+    if pieces:
+        yield Block(number, Place(pieces[0].document, pieces[0].number), pieces)
+
+
+def _documents(texts: Texts, first: int = 0) -> Iterator[Document]:
+    if isinstance(texts, Path):
+        raise InputError(f"{texts} is a path: name it as mi_probe.documents(text_file={str(texts)!r}).")
+    if isinstance(texts, str | Document):
+        texts = [texts]
+    elif not isinstance(texts, Iterable) or hasattr(texts, "documents"):
+        yield from texts.documents(first)
+        return
+    for number, text in enumerate(texts):
+        if number >= first:
+            yield Document("text", text) if isinstance(text, str) else text
+
+
+class Window(NamedTuple):
+    """Consecutive tokens of a document that are run together."""
+
+    document: int
+    tokens: list[int]
+    """With BOS in front, if the tokenizer has one."""
+    size: int
+    """Tokens of the text: all but BOS."""
+
+
+def windows(block: Block, model: Any, *, most: int | None = None) -> list[Window]:
+    """The windows of a block in the order of the text: each of its tokens stands in exactly one.
+
+    Parameters
+    ----------
+    block : Block
+    model : TransformerBridge or HookedTransformer
+    most : int, optional
+        Leave out what comes after so many tokens.
+
+    Raises
+    ------
+    InputError
+        The model has no tokenizer, or no room for a token beside BOS.
     """
     tokenizer = model.tokenizer
     if tokenizer is None:
@@ -130,23 +262,40 @@ def windows(document: Document, model: Any) -> Iterator[list[int]]:
     room = int(model.cfg.n_ctx) - len(front)
     if room < 1:
         raise InputError(f"this model's context of {model.cfg.n_ctx} tokens has no room beside BOS.")
-    waiting: list[int] = []
-    for piece in document.pieces():
-        waiting += tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]
-        while len(waiting) >= room:
-            yield front + waiting[:room]
-            del waiting[:room]
-    if waiting:
-        yield front + waiting
+    texts = [piece.text for piece in block.pieces]
+    found: list[Window] = []
+    left = sys.maxsize if most is None else most
+    for piece, ids in zip(block.pieces, tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"], strict=True):
+        ids = ids[:left]
+        left -= len(ids)
+        parts = (ids[k : k + room] for k in range(0, len(ids), room))
+        found += [Window(piece.document, front + part, len(part)) for part in parts]
+    return found
 
 
-def batches(
-    texts: str | Document | Iterable[Document | str], model: Any, *, batch_size: int = 8
-) -> Iterator[tuple[torch.Tensor, list[int]]]:
-    """Batches of token ids, shape (rows, positions), in the order of the texts, and the number of the text of each row.
+def packed(found: list[Window], batch_size: int) -> Iterator[list[Window]]:
+    """Windows in batches of equal length, the longest first: nothing is padded.
 
-    Rows are packed only with neighbours of the same length, so nothing is padded, and the order of the tokens does not depend on
-    the batch size: nor do the counts.
+    The order of the windows does not depend on the batch size, so nor do edges that are fitted on the first of them.
+
+    Examples
+    --------
+    >>> four = [Window(0, [0] * n, n) for n in (3, 5, 5, 5)]
+    >>> [[window.size for window in batch] for batch in packed(four, 2)]
+    [[5, 5], [5], [3]]
+    """
+    batch: list[Window] = []
+    for window in sorted(found, key=lambda w: -len(w.tokens)):
+        if batch and (len(batch) == batch_size or len(batch[0].tokens) != len(window.tokens)):
+            yield batch
+            batch = []
+        batch.append(window)
+    if batch:
+        yield batch
+
+
+def batches(texts: Texts, model: Any, *, batch_size: int = 8) -> Iterator[tuple[torch.Tensor, list[int]]]:
+    """Batches of token ids, shape (rows, positions), and the number of the document of each row.
 
     Warns
     -----
@@ -167,26 +316,42 @@ def batches(
     """
     import torch
 
-    if isinstance(texts, Path):
-        raise InputError(f"{texts} is a path: name it as mi_probe.documents(text_file={str(texts)!r}).")
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1; got {batch_size}.")
-    rows: list[list[int]] = []
-    numbers: list[int] = []
-    nothing = True
-    for number, text in enumerate([texts] if isinstance(texts, str | Document) else texts):
-        document = Document("text", text) if isinstance(text, str) else text
-        empty = True
-        for window in windows(document, model):
-            empty = nothing = False
-            if rows and (len(rows) == batch_size or len(rows[0]) != len(window)):
-                yield torch.tensor(rows), numbers
-                rows, numbers = [], []
-            rows.append(window)
-            numbers.append(number)
-        if empty:
-            warnings.warn(f"the text '{document.name}' is empty: left out.", MIProbeWarning, stacklevel=2)
-    if nothing:
-        raise InputError("there is no token to measure: no text, or only empty ones, were given.")
-    if rows:
-        yield torch.tensor(rows), numbers
+    empty = Emptiness()
+    for block in blocks(texts):
+        found = windows(block, model)
+        empty.look_at(block, found)
+        for batch in packed(found, batch_size):
+            yield torch.tensor([window.tokens for window in batch]), [window.document for window in batch]
+    empty.say()
+
+
+class Emptiness:
+    """Which texts had no token."""
+
+    def __init__(self) -> None:
+        self.texts = 0
+        self.tokens = 0
+        self.names: list[str] = []
+        """Of the first few."""
+
+    def look_at(self, block: Block, found: list[Window]) -> int:
+        """Note the documents of a block that have no token; how many these are."""
+        self.tokens += sum(window.size for window in found)
+        with_tokens = {window.document for window in found}
+        none = [piece for piece in block.pieces if not piece.number and piece.document not in with_tokens and not piece.text]
+        self.texts += len(none)
+        self.names += [piece.name for piece in none[: 3 - len(self.names)]]
+        return len(none)
+
+    def say(self) -> None:
+        """Warn of them, and raise if there was no token at all."""
+        names = ", ".join(f"'{name}'" for name in self.names)
+        if self.texts == 1:
+            warnings.warn(f"the text {names} is empty: left out.", MIProbeWarning, stacklevel=3)
+        elif self.texts:
+            more = ", ..." if self.texts > len(self.names) else ""
+            warnings.warn(f"{self.texts:,} texts are empty ({names}{more}): left out.", MIProbeWarning, stacklevel=3)
+        if not self.tokens:
+            raise InputError("there is no token to measure: no text, or only empty ones, were given.")
