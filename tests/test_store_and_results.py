@@ -227,10 +227,10 @@ def test_any_header_that_json_can_hold_is_read_back(tmp_path: Path) -> None:
 def test_a_state_whose_parts_do_not_fit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.safetensors"
     a_state().save(path)
-    header, arrays = store.read(path, "state", 3)
+    header, arrays = store.read(path, "state", 4)
     rest = {key: value for key, value in header.items() if key not in ("schema", "writer")}
     for change in ({"0.edges": arrays["0.edges"][:2]}, {"0.edges": -arrays["0.edges"]}, {"0.margins": np.zeros(3, np.int64)}):
-        store.write(path, "state/3", rest, arrays | change)
+        store.write(path, "state/4", rest, arrays | change)
         with pytest.raises(StoreError, match="not a usable state"):
             ProbeState.load(path)
 
