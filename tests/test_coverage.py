@@ -186,6 +186,7 @@ def test_what_is_known_of_a_state_comes_back_from_a_file_and_a_copy(tmp_path: Pa
 
 def test_a_copy_of_an_attached_probe_says_what_the_probe_says(tiny: Any) -> None:
     with mi_probe.attach(tiny, Probe(calibration_tokens=4, bins=2)) as probe:
+        tiny("a cup of tea")
         probe.run, probe.parts = {"position": 3}, [part()]
         probe.calibration, probe.convergence = {"a": 1}, [{"tokens": 2}]
         twin = copy.deepcopy(probe)
