@@ -98,15 +98,15 @@ def test_a_state_whose_header_says_something_else_is_refused(saved: Any, tmp_pat
 def test_a_result_whose_header_says_something_else_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     path = tmp_path / "r.safetensors"
     MIResult({"a": pairwise(np.eye(6))}).save(path)
-    header, arrays = store.read(path, "result", 3)
+    header, arrays = store.read(path, "result", 4)
     rest = {key: value for key, value in header.items() if key not in ("schema", "writer")}
-    store.write(path, "result/3", rest | change, arrays)
+    store.write(path, "result/4", rest | change, arrays)
     with pytest.raises(StoreError):
         MIResult.load(path)
-    store.write(path, "result/3", rest, arrays | {"0.companion.p": np.full(15, 7.0)})
+    store.write(path, "result/4", rest, arrays | {"0.companion.p": np.full(15, 7.0)})
     with pytest.raises(StoreError, match="between 0 and 1"):
         MIResult.load(path)
-    store.write(path, "result/3", rest, arrays | {"0.companion.mi": np.zeros(15)})
+    store.write(path, "result/4", rest, arrays | {"0.companion.mi": np.zeros(15)})
     with pytest.raises(StoreError, match="not known"):
         MIResult.load(path)
 

@@ -99,8 +99,8 @@ def test_a_file_of_another_kind_version_or_origin_is_refused(tmp_path: Path) -> 
     a_state().save(path)
     with pytest.raises(StoreError, match="holds a state"):
         MIResult.load(path)
-    store.write(path, "result/4", {"points": [], "about": {}}, {"x": np.zeros(1)})
-    with pytest.raises(StoreError, match="schema result/4"):
+    store.write(path, "result/5", {"points": [], "about": {}}, {"x": np.zeros(1)})
+    with pytest.raises(StoreError, match="schema result/5"):
         MIResult.load(path)
     save_file({"x": np.zeros(3)}, path)
     with pytest.raises(StoreError, match="not written by mi_probe"):
