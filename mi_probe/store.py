@@ -152,7 +152,8 @@ def write(
             _hold(file)
             with _named(path):
                 file.write(head)
-            sums = {name: _write_one(path, file, name, arrays[name], tensor) for name, tensor in tensors.items()}
+            with ThreadPoolExecutor(1, thread_name_prefix="mi_probe_store") as beside:
+                sums = {name: _write_one(path, file, beside, name, arrays[name], tensor) for name, tensor in tensors.items()}
             with _named(path):
                 file.seek(0)
                 file.write(_head(full, tensors, _said_of(full, tensors, sums)))
@@ -198,7 +199,9 @@ def _head(header: dict[str, Any], tensors: Mapping[str, Tensor], digest: str) ->
     return len(text).to_bytes(8, "little") + text
 
 
-def _write_one(path: Path, file: BinaryIO, name: str, array: NDArray[Any] | InPieces, tensor: Tensor) -> bytes:
+def _write_one(
+    path: Path, file: BinaryIO, beside: ThreadPoolExecutor, name: str, array: NDArray[Any] | InPieces, tensor: Tensor
+) -> bytes:
     sums, written = _Sums(), 0
     for piece in [array] if _is_array(array) else array:
         if piece.dtype != array.dtype:
@@ -209,9 +212,10 @@ def _write_one(path: Path, file: BinaryIO, name: str, array: NDArray[Any] | InPi
         flat = np.ascontiguousarray(piece, dtype=tensor.dtype).reshape(-1).view(np.uint8)
         for start in range(0, len(flat), _BLOCK):
             part = flat[start : start + _BLOCK].data
+            summed = beside.submit(sums.update, part)
             with _named(path):
                 file.write(part)
-            sums.update(part)
+            summed.result()
     if written != tensor.nbytes:
         raise StoreError(
             f"cannot write {path}: the pieces of array '{name}' of shape {tensor.shape} have {written:,} bytes "
