@@ -416,6 +416,11 @@ class ProbeState:
         StoreError
             The file cannot be written.
         """
+        store.write(path, f"state/{_VERSION}", *self.to_arrays())
+
+    @_at_one_moment
+    def to_arrays(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """What `save` writes: a header that JSON can hold, and views of the counts by name."""
         arrays: dict[str, NDArray[Any]] = {}
         points = []
         started = self._started()
@@ -426,7 +431,7 @@ class ProbeState:
                 facts |= more
                 arrays |= {f"{k}.{key}": array for key, array in parts.items()}
             points.append(facts)
-        header = {
+        header: dict[str, Any] = {
             "probe": self.probe.to_toml(),
             "model": self.model,
             "tokens_seen": self.tokens_seen,
@@ -439,7 +444,7 @@ class ProbeState:
             "calibration": self.calibration,
             "convergence": self.convergence,
         }
-        store.write(path, f"state/{_VERSION}", header, arrays)
+        return header, arrays
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> ProbeState:
