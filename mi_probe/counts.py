@@ -26,7 +26,7 @@ _INT32_MAX = 2**31 - 1
 _FEW_A_CELL = 4
 _MOST_KEPT = 2048
 _BLOCK_BYTES = 2**24  # tables that are looked at together, where a function takes some at a time
-_BLOCK = 65_536  # pairs that are checked together
+_MOST_SAMPLES = 2**50  # of one set of counts from a file: sums of a table's cells stay far from overflowing
 
 
 class JointCounts:
@@ -114,14 +114,29 @@ class JointCounts:
         tables: NDArray[np.integer],
         trimmed: NDArray[np.integer] | None = None,
         pairs: ArrayLike | None = None,
+        *,
+        copy: bool = True,
     ) -> JointCounts:
         """Rebuild counts from their arrays, as a file stores them.
+
+        Parameters
+        ----------
+        n, missing, margins, tables, trimmed, pairs
+            As the attributes.
+        copy : bool
+            False: the tables go on counting where they are, and must not be used by others any more.
 
         Raises
         ------
         InputError
             The arrays contradict each other: shapes, negative counts, or margins that do not add up.
         """
+        from mi_probe import kernels
+
+        if not isinstance(n, int | np.integer) or isinstance(n, bool) or not 0 <= n <= _MOST_SAMPLES:
+            raise InputError(f"the number of samples must be a whole number from 0 to 2^50; got {n!r}.")
+        if margins.ndim != 2:
+            raise InputError(f"margins must be of shape (variables, bins); got {margins.shape}.")
         counts = cls(margins.shape[0], margins.shape[1], pairs)
         trimmed = np.zeros_like(missing) if trimmed is None else trimmed
         shape = (counts.pairs, counts.bins, counts.bins)
@@ -133,26 +148,30 @@ class JointCounts:
             )
         if any(a.dtype.kind not in "iu" for a in (missing, trimmed, margins, tables)):
             raise InputError("counts must be whole numbers.")
-        if min(n, *(int(a.min(initial=0)) for a in (missing, trimmed, margins, tables))) < 0:
+        few = (missing, trimmed, margins)
+        if min(int(a.min(initial=0)) for a in few) < 0:
             raise InputError("counts must not be negative.")
+        if max(int(a.max(initial=0)) for a in few) > n:  # so that no sum below overflows
+            raise InputError("a variable has more samples than there are.")
         if (trimmed > missing).any():
             raise InputError("more samples were trimmed than were left out.")
         if (margins.sum(axis=1) + missing != n).any():
             raise InputError("margins and missing samples do not add up to the number of samples.")
-        first, second = counts.pair_indices
-        for start in range(0, counts.pairs, _BLOCK):
-            block = slice(start, start + _BLOCK)
-            i, j, part = first[block], second[block], tables[block]
-            rows, columns = part.sum(axis=2), part.sum(axis=1)
-            wrong = (rows > margins[i]).any(axis=1) | (columns > margins[j]).any(axis=1)
-            wrong |= rows.sum(axis=1) < n - missing[i] - missing[j]
-            if wrong.any():
-                raise InputError(f"the tables of variable {i[wrong.argmax()]} do not fit its margins.")
+        kept = np.dtype(np.int64 if n > _INT32_MAX else np.int32)
+        if tables.dtype != kept:
+            if min(int(tables.min(initial=0)), n - int(tables.max(initial=0))) < 0:
+                raise InputError("the tables hold negative counts, or more samples than there are.")
+            tables, copy = tables.astype(kept), False
+        given = np.array(tables, order="C") if copy else np.require(tables, requirements=["C", "W"])
         counts._n = int(n)
         counts._missing[:] = missing
         counts._trimmed[:] = trimmed
         counts._margins[:] = margins
-        counts._tables = np.array(tables, dtype=np.int64 if n > _INT32_MAX else np.int32, order="C")
+        misfit = kernels.first_misfit(given, counts._margins, counts._missing, int(n), counts.pair_indices)
+        if misfit is not None:
+            one, two = (int(which[misfit]) for which in counts.pair_indices)
+            raise InputError(f"the table of variables {one} and {two} does not fit their margins.")
+        counts._tables = given
         return counts
 
     def __repr__(self) -> str:

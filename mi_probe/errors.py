@@ -14,6 +14,7 @@ __all__ = [
     "MemoryRefusedError",
     "MergeError",
     "ModelError",
+    "OverlapError",
     "PointError",
     "ProbeError",
     "RoomError",
@@ -46,6 +47,10 @@ class BinningError(MIProbeError):
 
 class MergeError(MIProbeError):
     """Two counts describe different things and may not be added."""
+
+
+class OverlapError(MergeError):
+    """Two counts hold the same documents, and their sum would hold them twice."""
 
 
 class ProbeError(MIProbeError):

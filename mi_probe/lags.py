@@ -61,6 +61,10 @@ class LaggedCounts:
         self.fetch()
         return self._counts
 
+    def restore(self, counts: NDArray[np.int64]) -> None:
+        """Go on from counts of the same shape, where they are."""
+        self._counts, self._on_device = counts, None
+
     def fetch(self) -> None:
         """Bring here what was counted on a device."""
         if self._on_device is not None:

@@ -246,8 +246,17 @@ class PointCounts:
         return facts, arrays
 
     @classmethod
-    def from_arrays(cls, extras: Extras, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> PointCounts:
+    def from_arrays(
+        cls, extras: Extras, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], *, copy: bool = True
+    ) -> PointCounts:
         """Rebuild what `to_arrays` gave; facts of an older file have ``n`` in place of samples, and no extras.
+
+        Parameters
+        ----------
+        extras : Extras
+        facts, arrays : dict
+        copy : bool
+            False: the large arrays go on counting where they are, and must not be used by others any more.
 
         Raises
         ------
@@ -267,9 +276,10 @@ class PointCounts:
         for name in names:
             missing, margins, tables = (arrays[name + key] for key in ("missing", "margins", "tables"))
             trimmed = arrays.get(f"{name}trimmed")
-            parts[name] = part = JointCounts.from_arrays(samples[name], missing, margins, tables, trimmed, pairs)
+            parts[name] = part = JointCounts.from_arrays(*(samples[name], missing, margins, tables, trimmed, pairs), copy=copy)
             if (binning.variables, binning.bins) != (part.variables, part.bins):
                 raise InputError(f"edges {binning!r} do not fit {part!r}")
+        _require_shapes(extras, binning, arrays)  # before anything is made of those shapes
         counts = cls(binning, extras, pairs)
         counts.joint = parts[""]
         counts.shards = tuple(part for name, part in parts.items() if name.startswith("shard."))
@@ -281,7 +291,7 @@ class PointCounts:
             if together != counts.joint:
                 raise InputError("the shards do not add up to the whole.")
         if extras.lags:
-            counts._restore_lagged(arrays["lagged"])
+            counts._restore_lagged(arrays["lagged"], copy)
         if counts.moments is not None:
             counts.moments.restore({key: arrays[f"moments.{key}"] for key in SecondMoments.SUMS})
             if not np.array_equal(counts.moments.n[counts.joint.pair_indices], counts.joint.tables.sum(axis=(1, 2))):
@@ -291,13 +301,25 @@ class PointCounts:
             raise InputError(f"arrays that belong to nothing: {sorted(set(arrays) - known)}.")
         return counts
 
-    def _restore_lagged(self, lagged: NDArray[Any]) -> None:
-        if lagged.shape != self.lagged.shape or lagged.dtype != np.int64 or lagged.min(initial=0) < 0:
-            raise InputError(f"lagged counts must be int64 of shape {self.lagged.shape}; got {lagged.dtype} of {lagged.shape}.")
+    def _restore_lagged(self, lagged: NDArray[np.int64], copy: bool) -> None:
+        if lagged.min(initial=0) < 0 or lagged.max(initial=0) > self.joint.n:  # so that no sum below overflows
+            raise InputError("the lagged counts are negative, or of more samples than there are.")
         for axis in (2, 3):
             if (lagged.sum(axis=axis) > self.joint.margins).any():
                 raise InputError("the lagged counts do not fit the margins.")
-        self._lagged.counts[:] = lagged
+        self._lagged.restore(lagged.copy() if copy else lagged)
+
+
+def _require_shapes(extras: Extras, binning: Binning, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raise unless lagged counts and second moments have the shape that their edges ask for."""
+    variables, bins = binning.variables, binning.bins
+    expected: dict[str, tuple[int, ...]] = {"lagged": (extras.lags, variables, bins, bins)} if extras.lags else {}
+    if extras.moments:
+        expected |= {f"moments.{key}": (variables,) * (1 if key == "clipped" else 2) for key in SecondMoments.SUMS}
+    for name, shape in expected.items():
+        if arrays[name].shape != shape or arrays[name].dtype != np.int64:
+            got = f"{arrays[name].dtype} of {arrays[name].shape}"
+            raise InputError(f"'{name}' must be int64 of shape {shape}; got {got}.")
 
 
 def _add(counts: JointCounts, codes: Any) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MIResult", "as_result"]
 
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +130,7 @@ class MIResult(Mapping[str, PairwiseMI]):
         return pd.concat(frames.values(), ignore_index=True) if frames else pd.DataFrame({"point": []})
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the result as a safetensors file with a JSON header (schema ``result/3``).
+        """Write the result as a safetensors file with a JSON header (schema ``result/4``).
 
         Raises
         ------
@@ -151,7 +151,7 @@ class MIResult(Mapping[str, PairwiseMI]):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> MIResult:
-        """Read a file that `save` wrote, now or with one of the older schemas ``result/1`` and ``result/2``.
+        """Read a file that `save` wrote, now or with one of the older schemas from ``result/1`` on.
 
         Raises
         ------

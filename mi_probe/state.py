@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import json
 import os
 import threading
 import warnings
@@ -18,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from mi_probe import store
 from mi_probe.binning import Binning, as_samples
 from mi_probe.counts import JointCounts
+from mi_probe.coverage import Part, parts_from, together
 from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, StoreError
 from mi_probe.estimation import estimate_point
 from mi_probe.estimators import Correction
@@ -33,7 +36,7 @@ from mi_probe.tokens import PADDING, Choice, choose, real_tokens
 
 __all__ = ["FOUND_IN_WEIGHTS", "SAME_MODEL", "ProbeState"]
 
-_VERSION = 3
+_VERSION = 4
 
 SAME_MODEL = (
     "d_model",
@@ -48,6 +51,10 @@ SAME_MODEL = (
 FOUND_IN_WEIGHTS = ("layer_norm_folded", "writing_weights_centred")
 
 _SAME_VALUES = ("skip_first", "skip_special", "sample_every", "when", "visit")
+
+_SEVERAL = "equal edges, made in several ways"
+
+_FACTS = ("run", "parts", "calibration", "convergence")
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -88,6 +95,16 @@ class ProbeState:
         Rows that `update` left out, by hook point and reason.
     memory : float, optional
         Bytes that counting may take; tables that would take more are refused, and nothing is lost. None: what is free then.
+    run : dict
+        Facts of the run that counted, for whoever goes on with it; anything JSON can hold. Two have a meaning when states are
+        added: ``weights``, a fingerprint of the model's, must be the same where both say it, and the numbers in ``totals``, such
+        as documents, add up. Of the rest a sum keeps what both say alike, and no ``position``.
+    parts : list of Part
+        Which shards of which corpora are counted here.
+    calibration : dict
+        Where the edges are from; anything JSON can hold.
+    convergence : list of dict
+        What changed as the counts grew; anything JSON can hold. A sum has none.
 
     Examples
     --------
@@ -105,6 +122,10 @@ class ProbeState:
     ledger: Ledger = field(default_factory=Ledger)
     left_out: dict[str, Counter[str]] = field(default_factory=dict)
     memory: float | None = None
+    run: dict[str, Any] = field(default_factory=dict)
+    parts: list[Part] = field(default_factory=list)
+    calibration: dict[str, Any] = field(default_factory=dict)
+    convergence: list[dict[str, Any]] = field(default_factory=list)
     _documents: Counter[str] = field(default_factory=Counter, init=False)
     _torn: bool = field(default=False, init=False)
     _origin: str = field(default="fed by update", init=False)
@@ -316,11 +337,13 @@ class ProbeState:
         Raises
         ------
         MergeError
-            Another hook point, number of variables, binning, or weight processing; the first difference is named.
+            Another hook point, number of variables, binning, or weight processing; the first difference is named. As an
+            `OverlapError`: both hold counts of the same documents.
         """
         theirs, mine = other._started(), self._started()
+        facts = self._facts_with(other)
         if not theirs:
-            self.ledger += other.ledger
+            self._take_books(other, facts)
             return self
         for fact in _SAME_VALUES:
             one, two = getattr(self.probe, fact), getattr(other.probe, fact)
@@ -353,15 +376,38 @@ class ProbeState:
         if not mine:
             self.probe = other.probe
             self.model = self.model or dict(other.model)
-        self.ledger += other.ledger
-        for name, reasons in other.left_out.items():
-            self.left_out.setdefault(name, Counter()).update(reasons)
+        self._take_books(other, facts)
         self._torn = False
         return self
 
+    def _take_books(self, other: ProbeState, facts: dict[str, Any]) -> None:
+        self.ledger += other.ledger
+        for name, reasons in other.left_out.items():
+            self.left_out.setdefault(name, Counter()).update(reasons)
+        vars(self).update(facts)
+
+    def _facts_with(self, other: ProbeState) -> dict[str, Any]:
+        """Run, parts, calibration and convergence of the sum with another state."""
+        mine, theirs = (any((s.run, s.parts, s.calibration, s.convergence, s._started())) for s in (self, other))
+        if not (mine and theirs):  # nothing is added to something: it stays what it is
+            of = other if theirs else self
+            return copy.deepcopy({name: getattr(of, name) for name in _FACTS})
+        one, two = self.run.get("weights"), other.run.get("weights")
+        if one is not None and two is not None and one != two:
+            raise MergeError(
+                f"the models differ: their weights have the fingerprints {one} and {two}. Counts add up only if one model, with "
+                "the same weights, gave them all."
+            )
+        return {
+            "run": copy.deepcopy(_run_of_both(self.run, other.run)),
+            "parts": together(self.parts, other.parts),
+            "calibration": copy.deepcopy(_calibration_of_both(self.calibration, other.calibration)),
+            "convergence": [],
+        }
+
     @_at_one_moment
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write edges and counts as a safetensors file with a JSON header (schema ``state/3``).
+        """Write edges and counts as a safetensors file with a JSON header (schema ``state/4``).
 
         A state whose calibration was not complete is written with the edges fitted on what it has seen; they are then frozen.
 
@@ -370,6 +416,11 @@ class ProbeState:
         StoreError
             The file cannot be written.
         """
+        store.write(path, f"state/{_VERSION}", *self.to_arrays())
+
+    @_at_one_moment
+    def to_arrays(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """What `save` writes: a header that JSON can hold, and views of the counts by name."""
         arrays: dict[str, NDArray[Any]] = {}
         points = []
         started = self._started()
@@ -380,7 +431,7 @@ class ProbeState:
                 facts |= more
                 arrays |= {f"{k}.{key}": array for key, array in parts.items()}
             points.append(facts)
-        header = {
+        header: dict[str, Any] = {
             "probe": self.probe.to_toml(),
             "model": self.model,
             "tokens_seen": self.tokens_seen,
@@ -388,13 +439,19 @@ class ProbeState:
             "ledger": self.ledger.to_dict(),
             "documents": dict(self._documents),
             "points": points,
+            "run": self.run,
+            "parts": [part.to_dict() for part in self.parts],
+            "calibration": self.calibration,
+            "convergence": self.convergence,
         }
-        store.write(path, f"state/{_VERSION}", header, arrays)
+        return header, arrays
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> ProbeState:
-        """Read a file that `save` wrote, now or with one of the older schemas ``state/1``, which has no extras, and
-        ``state/2``.
+        """Read a file that `save` wrote, now or with one of the older schemas.
+
+        ``state/1`` has no extras, ``state/2`` no choice of dimensions and pairs, ``state/3`` no run, parts, calibration and
+        convergence.
 
         Raises
         ------
@@ -412,19 +469,76 @@ class ProbeState:
             state.ledger = Ledger.from_dict(header.get("ledger", {}))
             state._documents.update({str(name): int(count) for name, count in header.get("documents", {}).items()})
             state._origin = "loaded from a file"
+            state.parts = parts_from(header.get("parts", []))
+            for name, kind in (("run", dict), ("calibration", dict), ("convergence", list)):
+                value = header.get(name, kind())
+                if not isinstance(value, kind):
+                    raise InputError(f"{name} must be a {kind.__name__}; got {value!r}")
+                setattr(state, name, value)
+            totals_of(state.run)
+            if not all(isinstance(row, dict) for row in state.convergence):
+                raise InputError(f"convergence must be a list of tables; got {state.convergence!r}")
             for k, facts in enumerate(header["points"]):
                 if not isinstance(facts["name"], str):
                     raise InputError(f"the name of a hook point must be text; got {facts['name']!r}")
                 stream = PointStream(probe)
                 if "method" in facts:
                     parts = {name.partition(".")[2]: a for name, a in arrays.items() if name.startswith(f"{k}.")}
-                    stream = PointStream.frozen(probe, PointCounts.from_arrays(probe.extras, facts, parts))
+                    stream = PointStream.frozen(probe, PointCounts.from_arrays(probe.extras, facts, parts, copy=False))
                 state.streams[facts["name"]] = stream
                 if facts.get("left_out"):
                     state.left_out[facts["name"]] = Counter(facts["left_out"])
         except (MIProbeError, KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise StoreError(f"{path} is not a usable state: {error}") from error
         return state
+
+
+def _run_of_both(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    both = {
+        name: value
+        for name, value in mine.items()
+        if name not in ("position", "totals", "weights") and name in theirs and _as_json(value) == _as_json(theirs[name])
+    }
+    weights = mine.get("weights", theirs.get("weights"))  # no part of the sum is known to be of others
+    if weights is not None:
+        both["weights"] = weights
+    totals = Counter(totals_of(mine))
+    totals.update(totals_of(theirs))
+    if totals:
+        both["totals"] = dict(totals)
+    return both
+
+
+def totals_of(run: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a run that add up, by name.
+
+    Raises
+    ------
+    InputError
+        What is there is something else.
+    """
+    totals = run.get("totals", {})
+    if not isinstance(totals, dict) or not all(
+        isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number < float("inf")
+        for number in totals.values()
+    ):
+        raise InputError(f"the totals of a run must be a table of numbers from 0; got {totals!r}.")
+    return totals
+
+
+def _calibration_of_both(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Both describe the same edges, or they would not add up: all that is said of them stays."""
+    said: dict[str, Any] = {}
+    for one in (mine, theirs):
+        for each in one[_SEVERAL] if set(one) == {_SEVERAL} else [one]:
+            if each:
+                said[_as_json(each)] = each
+    several = [said[key] for key in sorted(said)]
+    return {_SEVERAL: several} if len(several) > 1 else several[0] if several else {}
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def _fitting(values: ArrayLike, shape: tuple[int, ...], what: str) -> NDArray[Any]:

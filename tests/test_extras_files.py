@@ -39,7 +39,7 @@ def test_everything_comes_back_from_a_file_and_goes_on(tmp_path: Path) -> None:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     path = tmp_path_factory.mktemp("saved") / "s.safetensors"
     fed(texts(15, 30), trim_z=2.5, **ALL).save(path)
-    return store.read(path, "state", 3)
+    return store.read(path, "state", 4)
 
 
 def more(array: np.ndarray) -> np.ndarray:
@@ -64,7 +64,7 @@ CHANGES: dict[str, Any] = {
 def test_a_file_whose_extras_contradict_each_other_is_refused(saved: Any, tmp_path: Path, name: str, k: int) -> None:
     header, arrays = saved
     rest = {key: value for key, value in header.items() if key not in ("schema", "writer")}
-    store.write(tmp_path / "s.safetensors", "state/3", rest, arrays | {f"0.{name}": CHANGES[name][k](arrays[f"0.{name}"])})
+    store.write(tmp_path / "s.safetensors", "state/4", rest, arrays | {f"0.{name}": CHANGES[name][k](arrays[f"0.{name}"])})
     with pytest.raises(StoreError, match="not a usable state"):
         ProbeState.load(tmp_path / "s.safetensors")
 
@@ -87,7 +87,7 @@ def test_a_file_whose_extras_contradict_each_other_is_refused(saved: Any, tmp_pa
 def test_a_state_whose_header_says_something_else_is_refused(saved: Any, tmp_path: Path, change: dict[str, Any]) -> None:
     header, arrays = saved
     rest = {key: value for key, value in header.items() if key not in ("schema", "writer")}
-    store.write(tmp_path / "s.safetensors", "state/3", rest | change, arrays)
+    store.write(tmp_path / "s.safetensors", "state/4", rest | change, arrays)
     with pytest.raises(StoreError, match="not a usable state"):
         ProbeState.load(tmp_path / "s.safetensors")
 
@@ -98,15 +98,15 @@ def test_a_state_whose_header_says_something_else_is_refused(saved: Any, tmp_pat
 def test_a_result_whose_header_says_something_else_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     path = tmp_path / "r.safetensors"
     MIResult({"a": pairwise(np.eye(6))}).save(path)
-    header, arrays = store.read(path, "result", 3)
+    header, arrays = store.read(path, "result", 4)
     rest = {key: value for key, value in header.items() if key not in ("schema", "writer")}
-    store.write(path, "result/3", rest | change, arrays)
+    store.write(path, "result/4", rest | change, arrays)
     with pytest.raises(StoreError):
         MIResult.load(path)
-    store.write(path, "result/3", rest, arrays | {"0.companion.p": np.full(15, 7.0)})
+    store.write(path, "result/4", rest, arrays | {"0.companion.p": np.full(15, 7.0)})
     with pytest.raises(StoreError, match="between 0 and 1"):
         MIResult.load(path)
-    store.write(path, "result/3", rest, arrays | {"0.companion.mi": np.zeros(15)})
+    store.write(path, "result/4", rest, arrays | {"0.companion.mi": np.zeros(15)})
     with pytest.raises(StoreError, match="not known"):
         MIResult.load(path)
 

@@ -54,6 +54,7 @@ DIRECTIONS: dict[str, set[str]] = {
     "pointcounts": {"binning", "counts", "errors", "extras", "gaussian", "lags", "ondevice", "places"},
     "independence": {"errors", "permutation", "pointcounts", "serial", "significance"},
     "spread": {"units"},
+    "coverage": {"errors"},
     "store": {"errors"},
     "pointresult": {"binning", "corrections", "errors", "estimators", "pairtable", "significance", "spread"},
     "result": {"counts", "errors", "estimators", "pointresult", "significance", "store", "units"},
@@ -78,7 +79,7 @@ DIRECTIONS: dict[str, set[str]] = {
         "stream",
     },
     "state": {
-        *("binning", "counts", "errors", "estimation", "estimators", "footprint", "independence", "ledger", "places"),
+        *("binning", "counts", "coverage", "errors", "estimation", "estimators", "footprint", "independence", "ledger", "places"),
         *("pointcounts", "probe", "result", "store", "stream", "tokens"),
     },
     "hooks": {"binning", "errors", "footprint", "ledger", "pointcounts", "probe", "state", "stream", "subset", "tokens"},

@@ -99,8 +99,8 @@ def test_a_file_of_another_kind_version_or_origin_is_refused(tmp_path: Path) -> 
     a_state().save(path)
     with pytest.raises(StoreError, match="holds a state"):
         MIResult.load(path)
-    store.write(path, "result/4", {"points": [], "about": {}}, {"x": np.zeros(1)})
-    with pytest.raises(StoreError, match="schema result/4"):
+    store.write(path, "result/5", {"points": [], "about": {}}, {"x": np.zeros(1)})
+    with pytest.raises(StoreError, match="schema result/5"):
         MIResult.load(path)
     save_file({"x": np.zeros(3)}, path)
     with pytest.raises(StoreError, match="not written by mi_probe"):
@@ -227,10 +227,10 @@ def test_any_header_that_json_can_hold_is_read_back(tmp_path: Path) -> None:
 def test_a_state_whose_parts_do_not_fit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.safetensors"
     a_state().save(path)
-    header, arrays = store.read(path, "state", 3)
+    header, arrays = store.read(path, "state", 4)
     rest = {key: value for key, value in header.items() if key not in ("schema", "writer")}
     for change in ({"0.edges": arrays["0.edges"][:2]}, {"0.edges": -arrays["0.edges"]}, {"0.margins": np.zeros(3, np.int64)}):
-        store.write(path, "state/3", rest, arrays | change)
+        store.write(path, "state/4", rest, arrays | change)
         with pytest.raises(StoreError, match="not a usable state"):
             ProbeState.load(path)
 

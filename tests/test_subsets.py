@@ -389,14 +389,14 @@ def test_a_state_of_a_choice_comes_back_and_goes_on(more: dict[str, Any], tmp_pa
 def test_files_whose_choice_contradicts_the_rest_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.safetensors"
     fed(activations(), dimensions=5, pairs=7).save(path)
-    header, arrays = mi_probe.store.read(path, "state", 3)
+    header, arrays = mi_probe.store.read(path, "state", 4)
     rest = {key: value for key, value in header.items() if key not in ("schema", "writer")}
     for name, change in (
         ("dimensions", -arrays["0.dimensions"]),
         ("pairs", arrays["0.pairs"][:3]),
         ("pairs", arrays["0.pairs"][::-1]),
     ):
-        mi_probe.store.write(path, "state/3", rest, arrays | {f"0.{name}": change})
+        mi_probe.store.write(path, "state/4", rest, arrays | {f"0.{name}": change})
         with pytest.raises(StoreError, match="not a usable state"):
             ProbeState.load(path)
 

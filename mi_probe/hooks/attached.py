@@ -155,7 +155,8 @@ class AttachedProbe(ProbeState):
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """A copy, or what is pickled, is the counts without the model: a `ProbeState`."""
         counted = (self.probe, self.model, self.streams, self.special_tokens, self.ledger, self.left_out)
-        return ProbeState, counted, {"_documents": self._documents, "_torn": self._torn, "memory": self.memory}
+        more = ("_documents", "_torn", "memory", "run", "parts", "calibration", "convergence")
+        return ProbeState, counted, {name: getattr(self, name) for name in more}
 
     @property
     def documents(self) -> NDArray[np.int64] | None:

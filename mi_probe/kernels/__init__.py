@@ -9,6 +9,7 @@ from mi_probe.kernels.cells import cell_sums, cell_sums_of_codes
 from mi_probe.kernels.cpu import count_margins, count_pairs, encode, pair_index
 from mi_probe.kernels.expected import expected_of_pairs, expected_xlogx
 from mi_probe.kernels.listed import count_listed
+from mi_probe.kernels.misfits import first_misfit
 from mi_probe.kernels.relevant import relevant_bins_bias
 from mi_probe.kernels.sums import PairSums, pair_sums
 
@@ -22,6 +23,7 @@ __all__ = [
     "encode",
     "expected_of_pairs",
     "expected_xlogx",
+    "first_misfit",
     "pair_index",
     "pair_sums",
     "relevant_bins_bias",

@@ -1,0 +1,201 @@
+"""Which shards of which corpora some counts hold, so that no document is counted twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+from itertools import combinations
+from math import gcd
+from typing import Any
+
+from mi_probe.errors import InputError, OverlapError
+
+__all__ = ["Part", "described", "parts_from", "together"]
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """One shard of one corpus in one order; the whole of it is shard 1 of 1.
+
+    Shard k of N holds the blocks b, numbered from 0, with ``b % N == k - 1``.
+
+    Attributes
+    ----------
+    source : str
+        Fingerprint of the corpus as it came: digits and letters a to f.
+    name : str
+        What people call it. A label: parts with other names may overlap.
+    order : str
+        The order of its documents, in words: ``"as it comes"``, ``"shuffled, seed 3"``.
+    shard, of : int
+        From 1 to `of`.
+    complete : bool
+        Whether all of the shard was counted. Of one that was not, nobody knows here which documents were.
+
+    Raises
+    ------
+    InputError
+        A value that means nothing.
+
+    Examples
+    --------
+    >>> first, second = (Part("c0ffee", "books", "as it comes", k, 4, True) for k in (1, 2))
+    >>> print(first)
+    shard 1 of 4 of books (as it comes)
+    >>> first.overlaps(second)
+    False
+    """
+
+    source: str
+    name: str
+    order: str
+    shard: int
+    of: int
+    complete: bool
+
+    def __post_init__(self) -> None:
+        for what in ("source", "name", "order"):
+            if not isinstance(getattr(self, what), str):
+                raise InputError(f"a part's {what} must be text; got {getattr(self, what)!r}.")
+        if not self.source or set(self.source) - set("0123456789abcdef"):
+            raise InputError(f"a part's source must be a fingerprint, digits and letters a to f; got {self.source!r}.")
+        if not self.order:
+            raise InputError("a part's order must say in words how its documents are ordered, such as 'as it comes'; got ''.")
+        for what in ("shard", "of"):
+            if not isinstance(getattr(self, what), int) or isinstance(getattr(self, what), bool):
+                raise InputError(f"a part's {what} must be a whole number; got {getattr(self, what)!r}.")
+        if not 1 <= self.shard <= self.of:
+            raise InputError(f"a shard must be 1 to the number of shards; got {self.shard} of {self.of}.")
+        if not isinstance(self.complete, bool):
+            raise InputError(f"a part's complete must be true or false; got {self.complete!r}.")
+
+    def __str__(self) -> str:
+        which = "all" if self.of == 1 else f"shard {self.shard} of {self.of}"
+        return f"{which} of {self.name or self.source} ({self.order}{'' if self.complete else ', not finished'})"
+
+    def overlaps(self, other: Part) -> bool:
+        """Whether both may hold the same document.
+
+        In the same order, shards k of N and j of M share blocks exactly if k - j is a multiple of the greatest common divisor of
+        N and M. In another order the blocks are others, and any two shards may share documents.
+        """
+        if self.source != other.source:
+            return False
+        return self.order != other.order or (self.shard - other.shard) % gcd(self.of, other.of) == 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a file."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: Any) -> Part:
+        """What `to_dict` gave.
+
+        Raises
+        ------
+        InputError
+            Not a table of these keys, or a value that means nothing.
+        """
+        needed = [field.name for field in fields(Part)]
+        if not isinstance(values, Mapping) or sorted(values) != sorted(needed):
+            got = ", ".join(map(str, values)) if isinstance(values, Mapping) else repr(values)
+            raise InputError(f"a part is a table of {', '.join(needed)}; got {got}.")
+        return Part(**values)
+
+
+def parts_from(values: Any) -> list[Part]:
+    """Parts from a file's header.
+
+    Raises
+    ------
+    InputError
+        Not a list of them, or two that overlap: nothing that adds up holds them both.
+    """
+    if not isinstance(values, list):
+        raise InputError(f"parts must be a list; got {values!r}.")
+    parts = [Part.from_dict(one) for one in values]
+    by_source: dict[str, list[Part]] = {}
+    for part in parts:
+        by_source.setdefault(part.source, []).append(part)
+    for group in by_source.values():  # no others can overlap
+        for one, two in combinations(group, 2):
+            if one.overlaps(two):
+                raise InputError(f"these counts say that they hold both {one} and {two}, which overlap.")
+    return parts
+
+
+def together(mine: Sequence[Part], theirs: Sequence[Part]) -> list[Part]:
+    """The parts of a sum, sorted.
+
+    Raises
+    ------
+    OverlapError
+        A document may be in both; the first two parts that overlap are named.
+
+    Examples
+    --------
+    >>> books = [Part("c0ffee", "books", "as it comes", k, 2, True) for k in (1, 2)]
+    >>> [part.shard for part in together(books[1:], books[:1])]
+    [1, 2]
+    """
+    for one in mine:
+        for two in theirs:
+            if one.overlaps(two):
+                same = "it" if one == two else "documents of it"
+                raise OverlapError(
+                    f"both hold counts of the same documents: one has {one}, the other {two}. Adding them would count {same} "
+                    f"twice; merge shards of one order, each once{_newer(one, two)}."
+                )
+    return sorted([*mine, *theirs])
+
+
+def _newer(one: Part, two: Part) -> str:
+    where = ("source", "order", "shard", "of")
+    same = all(getattr(one, what) == getattr(two, what) for what in where)
+    return ", and of two files of one run the later" if same else ""
+
+
+def described(parts: Sequence[Part]) -> list[str]:
+    """What some parts are together: a line for each corpus and order.
+
+    Examples
+    --------
+    >>> described([Part("c0ffee", "books", "as it comes", k, 3, k < 3) for k in (1, 2, 3)])
+    ['books, as it comes: shards 1, 2, 3 of 3, the whole but for what is not finished: 3 of 3']
+    """
+    groups: dict[tuple[str, str, str], list[Part]] = {}
+    for part in sorted(parts):
+        groups.setdefault((part.source, part.name, part.order), []).append(part)
+    return [f"{name or source}, {order}: {_said(group)}" for (source, name, order), group in groups.items()]
+
+
+def _said(parts: list[Part]) -> str:
+    shares = sum(Fraction(1, part.of) for part in parts)  # they do not overlap, so this is what of the corpus they hold
+    unfinished = [part for part in parts if not part.complete]
+    if parts[0].of == 1:
+        return "not finished" if unfinished else "the whole"
+    text = _shards(parts)
+    if shares == 1:
+        text += ", the whole"
+        if unfinished:
+            text += f" but for what is not finished: {_shards(unfinished).removeprefix('shards ').removeprefix('shard ')}"
+    elif unfinished:
+        text += f"; not finished: {_shards(unfinished).removeprefix('shards ').removeprefix('shard ')}"
+    return text
+
+
+def _shards(parts: list[Part]) -> str:
+    """In words: shards 1 to 3, 7 of 8."""
+    said = []
+    for of in sorted({part.of for part in parts}):
+        numbers = sorted(part.shard for part in parts if part.of == of)
+        runs: list[list[int]] = []
+        for number in numbers:
+            if runs and number == runs[-1][-1] + 1:
+                runs[-1].append(number)
+            else:
+                runs.append([number])
+        words = [f"{run[0]} to {run[-1]}" if len(run) > 3 else ", ".join(map(str, run)) for run in runs]
+        said.append(f"{'shard' if len(numbers) == 1 else 'shards'} {', '.join(words)} of {of}")
+    return " and ".join(said)
