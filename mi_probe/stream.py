@@ -123,18 +123,20 @@ class PointStream:
         """The rows that wait for the calibration, shape (rows, variables); all columns, if variance is to choose among them."""
         return np.concatenate([rows for rows, _ in self._waiting])
 
-    def withdraw(self) -> tuple[Rows, Places]:
+    def withdraw(self) -> tuple[Rows, Places, int]:
         """Take out the rows that wait for the calibration: someone else keeps those that matter.
 
         Returns
         -------
-        rows : array, shape (rows, variables)
+        rows : array, shape (rows, columns)
             No row, and no column, where none waits.
         places : Places
+        width : int
+            Columns of the activations that they are from.
         """
         waiting, self._waiting = self._waiting, []
         rows = np.concatenate([rows for rows, _ in waiting]) if waiting else np.zeros((0, 0), dtype=np.float32)
-        return rows, Places.joined([places for _, places in waiting])
+        return rows, Places.joined([places for _, places in waiting]), self._width
 
     def prepare(self, rows: Any) -> Prepared:
         """Reduce an activation to what `commit` needs: codes once the edges are frozen, its own copy of the rows before.
