@@ -27,10 +27,10 @@ from mi_probe.stream import PointStream, fit_edges
 
 __all__ = ["calibrate"]
 
-_STRETCHES, _TOKENS = 0, 1  # streams of random numbers
+_STRETCHES, _ROUNDS, _TOKENS = 0, 1, 2  # streams of random numbers
 _LOOKED_AT = 1 << 14  # characters that tell how many make a token
+_CONTEXTS = 16  # of a stretch, of which one is run: fewer, and the windows that its end cuts short would weigh too much
 _PASS_ROWS = 8  # windows in one forward pass; fixed, so that the same seed gives the same edges bit for bit
-_RESERVE = 4  # times as many stretches are kept as should do: some hold few tokens that count
 _LAST_WORD_END = re.compile(r".*\S(?=\s)", re.DOTALL)
 
 
@@ -42,7 +42,7 @@ class Segment(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """About as much text as fills the model's context: a part of a document, or several short ones."""
+    """About as much text as fills the model's context sixteen times: a part of a document, or several short ones."""
 
     number: int
     segments: list[Segment]
@@ -70,11 +70,12 @@ def calibrate(
 ) -> Edges:
     """Fit edges on tokens drawn at random from a whole corpus, for all runs over it.
 
-    All text is read once, and only the sample is tokenised and run. The text is seen as stretches of about the model's context:
-    parts of a long document, several short ones together. Each stretch is as likely as any other to be kept, and of all tokens of
-    these that the probe counts, each is as likely as any other to be in the sample: so is each token of the corpus. The sample is
-    the same at all hook points. Memory: the stretches' text and `Probe.calibration_tokens` rows at each hook point, whatever the
-    size of the corpus.
+    All text is read once, and only the sample is run. The text is seen as stretches of about sixteen contexts of the model: parts
+    of a long document, several short ones together. Some are kept, each as likely as any other, and cut into windows as in any
+    run; one window in sixteen is run, spread evenly over them, or more if that takes too few tokens; and of all tokens in these
+    that the probe counts, each is as likely as any other to be in the sample: so is each token of the corpus. The sample is the
+    same at all hook points. Memory: the stretches' text and `Probe.calibration_tokens` rows at each hook point, whatever the size
+    of the corpus.
 
     Parameters
     ----------
@@ -86,8 +87,8 @@ def calibrate(
     seed : int
         The same seed and the same texts give the same edges.
     stretches : int
-        Stretches that are run, at least: more of them represent the corpus better, since tokens of one stretch resemble each
-        other, and take longer. There are more where these hold too few tokens.
+        Stretches that are kept, and about as many contexts are run: more of them represent the corpus better, since tokens of one
+        stretch resemble each other, and take longer. There are more where the sample needs them.
     progress : bool
         Show progress bars on standard error where it takes longer than two seconds.
 
@@ -113,9 +114,9 @@ def calibrate(
 
     Notes
     -----
-    Stretches are kept by random keys, the smallest ones, in one pass (a reservoir; with unequal chances in Efraimidis & Spirakis
-    2006). Equal chances are right here although stretches differ in length: tokens are drawn from all that were kept at one rate,
-    and not a fixed number from each.
+    Stretches are kept by random keys, the smallest ones, in one pass (a reservoir; Efraimidis & Spirakis 2006 have it for unequal
+    chances). Equal chances are right here although stretches differ in length: tokens are drawn at one rate from all that was
+    kept, and not a fixed number from each. Windows are taken by systematic sampling, every sixteenth from a random start.
 
     Examples
     --------
@@ -137,8 +138,8 @@ def calibrate(
     forever = replace(what, calibration_tokens=2**62, lags=0, shards=0, swap=False, moments=False)  # the rows stay rows
     attached = attach(model, forever, memory=float("inf"), count_on="cpu")
     try:
-        kept, reading, asked = _read(model, texts, what, int(seed), int(stretches), progress)
-        sample, used = _drawn(model, attached, kept, what, int(seed), asked, progress)
+        kept, reading, enough = _read(model, texts, what, int(seed), int(stretches), progress)
+        sample, all_run = _drawn(model, attached, kept, what, int(seed), enough, progress)
     finally:
         attached.detach()
     if not sample.n:
@@ -146,10 +147,10 @@ def calibrate(
             f"there is no token to calibrate on: {reading.documents:,} documents have none that the probe counts, beside first "
             "and special ones."
         )
-    if sample.n < what.calibration_tokens and used < reading.stretches:
+    if sample.n < what.calibration_tokens and len(kept) < reading.stretches:
         warnings.warn(
             f"edges are fitted on {sample.n:,} tokens, not on the {what.calibration_tokens:,} that the probe asks for: "
-            f"{used:,} stretches of text hold no more that count. Ask for more stretches, such as {4 * used:,}.",
+            f"{len(kept):,} stretches of text hold no more that count. Ask for more stretches, such as {4 * len(kept):,}.",
             MIProbeWarning,
             stacklevel=2,
         )
@@ -157,13 +158,13 @@ def calibrate(
         "kind": "sample",
         "tokens": sample.n,
         "documents": sample.documents,
-        "stretches": used,
+        "stretches": sample.stretches,
         "seed": int(seed),
         "corpus": _corpus_name(texts, reading),
         "documents_read": reading.documents,
         "characters_read": reading.characters,
     }
-    if used == reading.stretches and sample.seen == sample.n:
+    if all_run and len(kept) == reading.stretches and sample.seen == sample.n:
         about["whole"] = True
     return Edges(sample.fitted(what), about, what.to_toml(), attached.model)
 
@@ -174,7 +175,7 @@ def calibrate(
 def _read(
     model: Any, texts: str | Document | Iterable[Document | str], probe: Probe, seed: int, stretches: int, progress: bool
 ) -> tuple[list[Stretch], Reading, int]:
-    """The stretches that were kept of all text, in the order in which to run them; and how many of them should do."""
+    """The stretches that were kept of all text, in random order; and how many tokens to run of them, at least."""
     from tqdm import tqdm
 
     reading = Reading()
@@ -187,20 +188,20 @@ def _read(
     front = 0 if model.tokenizer.bos_token_id is None else 1
     room = int(model.cfg.n_ctx) - front
     tokens = max(1, sum(found) - front * len(found))
-    length = max(1, round(room * len(first.text[:_LOOKED_AT]) / tokens))
+    length = max(1, round(_CONTEXTS * room * len(first.text[:_LOOKED_AT]) / tokens))
     asked = max(stretches, ceil(1.25 * probe.calibration_tokens * probe.sample_every / room))
     with tqdm(unit=" characters", unit_scale=True, delay=2.0, disable=not progress, desc="reading") as bar:
         kept: list[tuple[float, int, Stretch]] = []  # a heap, the largest key on top
         generator = np.random.default_rng([seed, _STRETCHES])
         for number, segments in enumerate(stretches_of(chain([first], pieces), length)):
             key = -generator.random()
-            if len(kept) < _RESERVE * asked:
+            if len(kept) < asked:
                 heapq.heappush(kept, (key, -number, Stretch(number, segments)))
             elif key > kept[0][0]:
                 heapq.heapreplace(kept, (key, -number, Stretch(number, segments)))
             reading.stretches += 1
             bar.update(sum(len(segment.text) for segment in segments))
-    return [stretch for _, _, stretch in sorted(kept, reverse=True)], reading, asked
+    return [stretch for _, _, stretch in sorted(kept, reverse=True)], reading, asked * room * 3 // 4
 
 
 def _pieces(texts: Iterable[Document | str], reading: Reading) -> Iterator[Segment]:
@@ -266,45 +267,50 @@ class _Window(NamedTuple):
     stretch: int
     number: int
     document: int
-    tokens: list[int]
+    tokens: NDArray[np.int64]
 
 
 def _drawn(
-    model: Any, attached: AttachedProbe, kept: list[Stretch], probe: Probe, seed: int, asked: int, progress: bool
-) -> tuple[_Sample, int]:
-    """A sample of the tokens of as many stretches as it takes, and their number."""
+    model: Any, attached: AttachedProbe, kept: list[Stretch], probe: Probe, seed: int, enough: int, progress: bool
+) -> tuple[_Sample, bool]:
+    """A sample of the tokens of stretches, from as many of their windows as it takes; and whether all windows were run."""
     import torch
     from tqdm import tqdm
 
-    most = sum(len(segment.text.encode(errors="replace")) for stretch in kept for segment in stretch.segments)
-    sample, used = _Sample(min(probe.calibration_tokens, most)), 0
+    found = _windows_of(kept, model)
+    sample, run = _Sample(min(probe.calibration_tokens, sum(len(window.tokens) for window in found))), 0
+    rounds = np.random.default_rng([seed, _ROUNDS]).permutation(_CONTEXTS).tolist()
     with (
         torch.inference_mode(),
         tqdm(unit=" tokens", unit_scale=True, delay=2.0, disable=not progress, desc="calibrating") as bar,
     ):
-        while used < len(kept) and (not used or sample.seen < probe.calibration_tokens):
-            now = kept[used : used + (ceil(asked / 4) if used else asked)]
-            for batch in _passes(now, model):
-                tokens = torch.tensor([window.tokens for window in batch])
+        while rounds and (run < enough or sample.seen < probe.calibration_tokens):
+            for batch in _passes(found[rounds.pop() :: _CONTEXTS]):
+                tokens = torch.from_numpy(np.stack([window.tokens for window in batch]))
                 model(tokens.to(model.cfg.device), return_type=None)
                 sample.take(attached.streams, batch, seed)
+                run += tokens.numel()
                 bar.update(tokens.numel())
-            used += len(now)
-    return sample, used
+    return sample, not rounds
 
 
-def _passes(stretches: Iterable[Stretch], model: Any) -> Iterator[list[_Window]]:
-    """The windows of stretches, those of one length together, so that nothing is padded."""
+def _windows_of(stretches: Iterable[Stretch], model: Any) -> list[_Window]:
+    """All windows of stretches, in their order."""
     found = []
     for stretch in stretches:
-        number = 0
-        for segment in stretch.segments:
-            for tokens in windows(Document("the text", segment.text), model):
-                found.append(_Window(stretch.number, number, segment.document, tokens))
-                number += 1
-    found.sort(key=lambda window: (-len(window.tokens), window.stretch, window.number))
+        of_text = (
+            (segment.document, np.array(tokens, dtype=np.int64))
+            for segment in stretch.segments
+            for tokens in windows(Document("the text", segment.text), model)
+        )
+        found += [_Window(stretch.number, number, *each) for number, each in enumerate(of_text)]
+    return found
+
+
+def _passes(found: list[_Window]) -> Iterator[list[_Window]]:
+    """Windows of one length together, so that nothing is padded."""
     batch: list[_Window] = []
-    for window in found:
+    for window in sorted(found, key=lambda window: (-len(window.tokens), window.stretch, window.number)):
         if batch and (len(batch) == _PASS_ROWS or len(batch[0].tokens) != len(window.tokens)):
             yield batch
             batch = []
@@ -323,7 +329,7 @@ class _Sample:
         self.size = size
         self.seen = 0
         self._keys = np.zeros(0)
-        self._documents = np.zeros(0, dtype=np.int64)
+        self._from = np.zeros((0, 2), dtype=np.int64)  # document and stretch
         self._rows: dict[str, NDArray[np.floating]] = {}
         self._widths: dict[str, int] = {}
 
@@ -335,7 +341,12 @@ class _Sample:
     @property
     def documents(self) -> int:
         """Documents that they are from."""
-        return len(np.unique(self._documents))
+        return len(np.unique(self._from[:, 0]))
+
+    @property
+    def stretches(self) -> int:
+        """Stretches that they are from."""
+        return len(np.unique(self._from[:, 1]))
 
     def take(self, streams: Mapping[str, PointStream], batch: list[_Window], seed: int) -> None:
         """Take the rows of a forward pass out of the streams, and keep those that belong to the sample."""
@@ -349,7 +360,8 @@ class _Sample:
             for window, count in zip(batch, per_window, strict=True)
         ]
         keys = np.concatenate([self._keys, *new])
-        documents = np.concatenate([self._documents, np.array([window.document for window in batch])[places.sequence]])
+        origins = np.array([(window.document, window.stretch) for window in batch])[places.sequence]
+        origins = np.concatenate([self._from, origins])
         self.seen += len(places)
         if not self._rows:
             self._make_room(came)
@@ -360,7 +372,7 @@ class _Sample:
             self._rows[key][into] = rows[enter - self.n]
         held = np.zeros(len(chosen), dtype=np.intp)
         held[stay], held[into] = stay, enter
-        self._keys, self._documents = keys[held], documents[held]
+        self._keys, self._from = keys[held], origins[held]
 
     def _make_room(self, came: Mapping[str, tuple[NDArray[np.floating], Places, int]]) -> None:
         kept = sum(self.size * rows.shape[1] * rows.itemsize for rows, _, _ in came.values())

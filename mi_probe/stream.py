@@ -198,6 +198,11 @@ class PointStream:
         """Whether there is anything to read: rows, or edges that were given."""
         return self._frozen is not None or self.n > 0
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether the edges are fixed."""
+        return self._frozen is not None
+
     def read(self) -> PointCounts:
         """Edges and counts as of now."""
         if self._frozen is not None:
