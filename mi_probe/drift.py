@@ -13,7 +13,9 @@ from mi_probe.state import ProbeState
 
 __all__ = ["Drift", "drift", "warn_of_drift"]
 
-# Beyond what sampling alone gives. MEASURED
+# Beyond what sampling alone gives. On 706,054 tokens of nine English books at three hook points of the bundled model, edges from
+# 64 random stretches are at most 0.005 above it on average over variables, and 0.03 in the worst of 128; from 16 stretches, 0.022
+# and 0.06. Edges from the first 4,096 tokens of one book are 0.035 to 0.104 above it, and 0.11 to 0.36, behind blocks.
 _MEAN, _WORST = 0.035, 0.12
 
 
@@ -22,9 +24,9 @@ class Drift:
     """How far the realised shares of bins are from the intended ones, at one hook point.
 
     The distance of a variable is the total variation between the two: the share of the tokens that would have to be in other
-    bins, from 0 to 1. It does not make estimates wrong, since these take the shares as they are; it makes them coarser. Equal-count
-    bins that hold unequal shares have less entropy than so many bins could have, as if there were fewer of them: what two variables
-    share within a crowded bin is not seen, and hook points that drift differently compare less well.
+    bins, from 0 to 1. It does not make estimates wrong, since these take the shares as they are; it makes them coarser.
+    Equal-count bins that hold unequal shares have less entropy than so many bins could have, as if there were fewer of them: what
+    two variables share within a crowded bin is not seen, and hook points that drift differently compare less well.
 
     Attributes
     ----------

@@ -150,7 +150,7 @@ class Edges(Mapping[str, Binning]):
         kind, tokens, documents, corpus = (about.get(name) for name in ("kind", "tokens", "documents", "corpus"))
         kinds = {"sample": ", from a random sample of", "head": ", from the first", "run": ", from a run's first"}
         if about.get("whole"):
-            kinds["sample"] = ", from all of"
+            kinds["sample"] = ", from all"
         words = kinds.get(str(kind), "") if tokens is not None else ""
         if words:
             words += f" {tokens:,} tokens" if isinstance(tokens, int) else f" {tokens} tokens"
