@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from mi_probe import corpus, errors, estimators, hooks, independence, plots, units
     from mi_probe.accumulation import accumulate, sample_activations
     from mi_probe.binning import Binning
+    from mi_probe.calibration import calibrate
     from mi_probe.corpus import documents, sample_text
     from mi_probe.counts import JointCounts
+    from mi_probe.edges import Edges
     from mi_probe.errors import MIProbeError, MIProbeWarning
     from mi_probe.estimation import pairwise
     from mi_probe.hooks import attach
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 # Names are fetched when first used: importing mi_probe costs milliseconds, and torch is not among them.
 _HOME = {
     "Binning": "binning",
+    "Edges": "edges",
     "JointCounts": "counts",
     "MIProbeError": "errors",
     "MIProbeWarning": "errors",
@@ -47,6 +50,7 @@ _HOME = {
     "ProbeState": "state",
     "accumulate": "accumulation",
     "attach": "hooks",
+    "calibrate": "calibration",
     "describe": "report",
     "documents": "corpus",
     "ksg": "neighbours",
@@ -61,6 +65,7 @@ _MODULES = ("corpus", "errors", "estimators", "hooks", "independence", "plots", 
 
 __all__ = [
     "Binning",
+    "Edges",
     "JointCounts",
     "MIProbeError",
     "MIProbeWarning",
@@ -71,6 +76,7 @@ __all__ = [
     "ProbeState",
     "accumulate",
     "attach",
+    "calibrate",
     "corpus",
     "describe",
     "documents",

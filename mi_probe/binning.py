@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -19,6 +20,8 @@ MISSING = 255
 
 TRIMMED = 254
 """The code of a value that was left out as an outlier: it lands in no bin either, and is counted apart."""
+
+_OPTIONAL = ("limits", "frame", "dimensions", "sample")  # arrays of a binning that a file may lack
 
 MAX_BINS = 64
 """Tables hold bins * bins cells a pair; beyond this, codes of one byte would still do but no sample would."""
@@ -76,6 +79,9 @@ class Binning:
         Which columns of an activation the edges are for, ascending. None: all of them, in order.
     width : int, optional
         Columns of such an activation; must be given with `dimensions`.
+    sample : array, shape (variables, bins), int64, optional
+        How many values of the sample that the edges were fitted on are in each bin: the shares that were intended. A label: edges
+        with other samples, or none, are the same edges.
 
     Examples
     --------
@@ -92,6 +98,7 @@ class Binning:
     frame: NDArray[np.float64] | None = None
     dimensions: NDArray[np.intp] | None = None
     width: int = 0
+    sample: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         edges = np.array(self.edges, dtype=np.float64, order="C")  # a copy: nobody else may change frozen edges
@@ -115,7 +122,19 @@ class Binning:
                 )
             frame.flags.writeable = False
             object.__setattr__(self, "frame", frame)
+        if self.sample is not None:
+            object.__setattr__(self, "sample", self._checked_sample(np.asarray(self.sample)))
         self._check_columns()
+
+    def _checked_sample(self, given: NDArray[Any]) -> NDArray[np.int64]:
+        if given.shape != (self.variables, self.bins) or given.dtype.kind not in "iu" or given.min(initial=0) < 0:
+            raise InputError(
+                f"sample must be counts from 0 of each bin, whole numbers of shape ({self.variables}, {self.bins}); got "
+                f"{given.dtype} of shape {given.shape}."
+            )
+        sample = given.astype(np.int64)  # a copy
+        sample.flags.writeable = False
+        return sample
 
     def _check_columns(self) -> None:
         if self.dimensions is None:
@@ -215,6 +234,52 @@ class Binning:
         mean, sd = mean_and_sd(values)
         frame = np.stack([mean, np.where(sd > 0, sd, np.where(mean == 0, 1.0, np.abs(mean)))], axis=1)
         return cls(edges, method, limits, frame)
+
+    def to_arrays(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """What a file needs: facts that JSON can hold, and arrays by name."""
+        arrays: dict[str, NDArray[Any]] = {"edges": self.edges}
+        arrays |= {name: getattr(self, name) for name in _OPTIONAL if getattr(self, name) is not None}
+        return {"method": self.method, "width": self.width}, arrays
+
+    @classmethod
+    def from_arrays(cls, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Binning:
+        """Rebuild what `to_arrays` gave, from among other facts and arrays.
+
+        Raises
+        ------
+        InputError
+            The method is not known, or the sample is no counts of these bins.
+        BinningError
+            Edges, limits, frame or dimensions are none.
+        KeyError
+            There are no edges or no method.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> binning = Binning(np.zeros((2, 1)), "equal_count", sample=np.full((2, 2), 50))
+        >>> Binning.from_arrays(*binning.to_arrays()).sample
+        array([[50, 50],
+               [50, 50]])
+        """
+        if facts["method"] not in get_args(BinningMethod):
+            raise InputError(f"binning method {facts['method']!r} is not known.")
+        optional = {name: arrays[name] for name in _OPTIONAL if name in arrays}
+        return cls(arrays["edges"], facts["method"], width=facts.get("width", 0), **optional)
+
+    def counted(self, codes: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """How many of these codes are in each bin, for each variable.
+
+        Parameters
+        ----------
+        codes : array, shape (samples, variables), uint8
+            As `encode` gives them; missing and trimmed ones are in no bin.
+
+        Returns
+        -------
+        array, shape (variables, bins), int64
+        """
+        return np.stack([np.count_nonzero(codes == code, axis=0) for code in range(self.bins)], axis=1).astype(np.int64)
 
     def select(self, x: ArrayLike) -> NDArray[np.floating]:
         """The columns of an array that the edges are for.

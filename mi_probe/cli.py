@@ -1,19 +1,20 @@
-"""The command mi-probe: list, show and copy probes and recipes, plan, run."""
+"""The command mi-probe: list, show and copy probes and recipes, plan, calibrate, run."""
 
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
 from mi_probe import __version__, rooms
-from mi_probe.errors import MIProbeError, RoomError, nearest
+from mi_probe.errors import InputError, MIProbeError, RoomError, nearest
 
 __all__ = ["app", "main"]
 
@@ -149,6 +150,110 @@ def plan(
     print(planned(model, what, tokens=tokens, pass_tokens=pass_tokens))
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Texts:
+    """The options that name texts, for every command that reads some.
+
+    Attributes
+    ----------
+    text_file : list
+        Text files, folders of .txt files, or - for standard input; may be given several times.
+    """
+
+    text_file: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative=())] = None
+
+    def documents(self) -> list[Any]:
+        """The texts themselves.
+
+        Raises
+        ------
+        InputError
+            None is named, or one is not there.
+        """
+        from mi_probe.corpus import documents
+
+        if not self.text_file:
+            raise InputError("name the texts: --text-file FILES or folders of .txt files.")
+        return documents(text_file=self.text_file)
+
+    def words(self) -> list[str]:
+        """The same options, to be typed again."""
+        return ["--text-file", *map(str, self.text_file or ())]
+
+
+@app.command
+def calibrate(
+    probe: str = "dimension_pairs",
+    *,
+    texts: Texts | None = None,
+    model: str = "coffee-gpt2",
+    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("edges.safetensors"),
+    force: bool = False,
+    seed: int = 0,
+    stretches: int = 64,
+    hooks: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    layers: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
+    bins: int | None = None,
+    trim_z: float | None = None,
+    calibration_tokens: int | None = None,
+) -> None:
+    """Fit the edges of bins on a random sample of a corpus, for all runs over it, and save them.
+
+    All text is read once; only the sample is run.
+
+    Parameters
+    ----------
+    probe : str
+        A ready-made probe, as `mi-probe ls` lists it, or a TOML file.
+    model : str
+        The bundled model (coffee-gpt2), a name on the Hugging Face hub (gpt2), or a folder.
+    out : Path
+        Where to save the edges.
+    force : bool
+        Replace a file that is there.
+    seed : int
+        The same seed and the same texts give the same edges.
+    stretches : int
+        Stretches of text that the sample is from, at least; more of them represent the corpus better, and take longer.
+    hooks : list
+        Hook points in place of the probe's: a named set such as resid_post, names, or patterns.
+    layers : list
+        Only these layers of the hook points.
+    bins : int
+        Bins of each dimension in place of the probe's.
+    trim_z : float
+        Leave out values further than this many standard deviations from the mean of their dimension.
+    calibration_tokens : int
+        Tokens of the sample in place of the probe's.
+    """
+    from mi_probe.calibration import calibrate as calibrated
+    from mi_probe.models import load_model
+    from mi_probe.probe import load_probe
+
+    if out.is_dir() or not out.parent.is_dir():
+        raise RoomError(f"--out {out} must name a file in a folder that is there.")
+    if out.exists() and not force:
+        raise RoomError(f"{out} is there already: choose another name, or say --force to replace it.")
+    asked: dict[str, Any] = {
+        "hooks": hooks,
+        "layers": layers,
+        "bins": bins,
+        "trim_z": trim_z,
+        "calibration_tokens": calibration_tokens,
+    }
+    texts = texts or Texts()
+    what = replace(load_probe(probe), **{name: value for name, value in asked.items() if value is not None})
+    corpus = texts.documents()
+    edges = calibrated(load_model(model), corpus, what, seed=seed, stretches=stretches, progress=True)
+    edges.save(out)
+    print(edges)
+    words = ["mi-probe", "run", "dimension_pairs", "--model", model, *texts.words()]
+    for option, given in (("--probe", [probe] if probe != "dimension_pairs" else None), ("--hooks", hooks), ("--layers", layers)):
+        words += [option, *map(str, given)] if given else []
+    print(f"saved to {out}; count with them: {shlex.join([*words, '--edges', str(out)])}")
+
+
 @app.command(help_flags=[])
 def run(
     name: Annotated[str, Parameter(allow_leading_hyphen=True)],
@@ -221,7 +326,7 @@ def main() -> None:
     """Entry point of the console script."""
     warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
     try:
-        app()
+        app(_standard_input_named(tuple(sys.argv[1:])))
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         sys.exit(0)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.binning import Binning, BinningMethod
+from mi_probe.binning import Binning
 from mi_probe.counts import JointCounts
 from mi_probe.errors import InputError, MergeError, MIProbeError
 from mi_probe.extras import Extras
@@ -229,11 +229,8 @@ class PointCounts:
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """What a file needs: facts that JSON can hold, and arrays by name."""
         self.flush()
-        facts: dict[str, Any] = {"method": self.binning.method, "width": self.binning.width, "samples": {}}
-        arrays: dict[str, NDArray[Any]] = {"edges": self.binning.edges}
-        for name in ("limits", "frame", "dimensions"):
-            if getattr(self.binning, name) is not None:
-                arrays[name] = getattr(self.binning, name)
+        facts, arrays = self.binning.to_arrays()
+        facts["samples"] = {}
         if self.joint.listed is not None:
             arrays["pairs"] = self.joint.listed
         for name, part in self._parts().items():
@@ -265,10 +262,7 @@ class PointCounts:
         KeyError
             One is not there.
         """
-        if facts["method"] not in get_args(BinningMethod):
-            raise InputError(f"binning method {facts['method']!r} is not known.")
-        limits, frame, dimensions = (arrays.get(name) for name in ("limits", "frame", "dimensions"))
-        binning = Binning(arrays["edges"], facts["method"], limits, frame, dimensions, facts.get("width", 0))
+        binning = Binning.from_arrays(facts, arrays)
         pairs = arrays.get("pairs")
         names = ["", *(f"shard.{s}." for s in range(extras.shards)), *(["swapped."] if extras.swap else [])]
         samples = facts.get("samples", {"": facts.get("n")})

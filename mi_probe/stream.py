@@ -15,9 +15,43 @@ from mi_probe.pointcounts import PointCounts
 from mi_probe.probe import CORPUS_BINS, Probe
 from mi_probe.subset import most_variable
 
-__all__ = ["PointStream", "Prepared"]
+__all__ = ["PointStream", "Prepared", "fit_edges"]
 
 Rows = NDArray[np.floating]
+
+
+def fit_edges(probe: Probe, rows: Rows, width: int) -> Binning:
+    """Edges as a probe asks for them, with dimensions chosen and edges fitted on rows up to the calibration's end.
+
+    Parameters
+    ----------
+    probe : Probe
+    rows : array, shape (rows, columns), floating
+        As `PointStream.prepare` keeps them.
+    width : int
+        Columns of the activations that they are from.
+
+    Returns
+    -------
+    Binning
+        With the counts of those rows in each bin.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> fit_edges(Probe(bins=4), np.arange(80.0).reshape(40, 2), 2).sample
+    array([[10, 10, 10, 10],
+           [10, 10, 10, 10]])
+    """
+    sample, bins = rows[: probe.calibration_tokens], probe.bins
+    if bins == "auto":
+        bins = CORPUS_BINS if len(sample) >= probe.calibration_tokens else auto_bins(len(sample))
+    columns = probe.subset.columns(width)
+    if probe.subset.by_variance and isinstance(probe.dimensions, int):
+        columns = most_variable(sample, probe.dimensions)
+        sample = sample.take(columns, axis=1)
+    binning = Binning.fit(sample, method=probe.method, bins=bins, trim_z=probe.trim_z)
+    return replace(binning, dimensions=columns, width=width, sample=binning.counted(binning.encode(sample)))
 
 
 class Prepared(NamedTuple):
@@ -89,6 +123,21 @@ class PointStream:
         """The rows that wait for the calibration, shape (rows, variables); all columns, if variance is to choose among them."""
         return np.concatenate([rows for rows, _ in self._waiting])
 
+    def withdraw(self) -> tuple[Rows, Places, int]:
+        """Take out the rows that wait for the calibration: someone else keeps those that matter.
+
+        Returns
+        -------
+        rows : array, shape (rows, columns)
+            No row, and no column, where none waits.
+        places : Places
+        width : int
+            Columns of the activations that they are from.
+        """
+        waiting, self._waiting = self._waiting, []
+        rows = np.concatenate([rows for rows, _ in waiting]) if waiting else np.zeros((0, 0), dtype=np.float32)
+        return rows, Places.joined([places for _, places in waiting]), self._width
+
     def prepare(self, rows: Any) -> Prepared:
         """Reduce an activation to what `commit` needs: codes once the edges are frozen, its own copy of the rows before.
 
@@ -149,6 +198,11 @@ class PointStream:
         """Whether there is anything to read: rows, or edges that were given."""
         return self._frozen is not None or self.n > 0
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether the edges are fixed."""
+        return self._frozen is not None
+
     def read(self) -> PointCounts:
         """Edges and counts as of now."""
         if self._frozen is not None:
@@ -156,18 +210,10 @@ class PointStream:
         return self._fitted(self.rows(), Places.joined([places for _, places in self._waiting]), self._width)
 
     def _fitted(self, rows: Rows, places: Places, width: int) -> PointCounts:
-        """Counts of rows, with dimensions chosen and edges fitted on those up to the calibration's end."""
-        probe, bins = self.probe, self.probe.bins
-        sample = rows[: probe.calibration_tokens]
-        if bins == "auto":
-            bins = CORPUS_BINS if len(sample) >= probe.calibration_tokens else auto_bins(len(sample))
-        columns = probe.subset.columns(width)
-        if probe.subset.by_variance and isinstance(probe.dimensions, int):
-            columns = most_variable(sample, probe.dimensions)
-            rows, sample = rows.take(columns, axis=1), sample.take(columns, axis=1)
-        binning = Binning.fit(sample, method=probe.method, bins=bins, trim_z=probe.trim_z)
-        binning = replace(binning, dimensions=columns, width=width)
-        counts = PointCounts(binning, probe.extras, probe.subset.positions(binning.dimensions, binning.variables))
+        """Counts of rows, with edges fitted on those up to the calibration's end."""
+        binning = fit_edges(self.probe, rows, width)
+        pairs = self.probe.subset.positions(binning.dimensions, binning.variables)
+        counts = PointCounts(binning, self.probe.extras, pairs)
         prepared = _coded(counts, rows)
         assert prepared.codes is not None
         counts.update(prepared.codes, places, prepared.steps)

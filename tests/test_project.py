@@ -82,14 +82,17 @@ DIRECTIONS: dict[str, set[str]] = {
         *("binning", "counts", "coverage", "errors", "estimation", "estimators", "footprint", "independence", "ledger", "places"),
         *("pointcounts", "probe", "result", "store", "stream", "tokens"),
     },
+    "edges": {"binning", "errors", "probe", "state", "store"},
+    "drift": {"errors", "state"},
     "hooks": {"binning", "errors", "footprint", "ledger", "pointcounts", "probe", "state", "stream", "subset", "tokens"},
     "models": {"errors"},
     "corpus": {"errors"},
     "planning": {"binning", "counts", "errors", "footprint", "hooks", "kernels", "lags", "memory", "models", "places", "probe"},
     "accumulation": {"binning", "corpus", "errors", "hooks", "probe"},
+    "calibration": {"binning", "corpus", "edges", "errors", "hooks", "memory", "places", "probe", "stream"},
     "plots": {"corrections", "pointresult", "result", "units"},
     "report": {"corrections", "pointresult", "result", "units"},
-    "cli": {"errors", "planning", "probe", "rooms"},
+    "cli": {"calibration", "corpus", "errors", "models", "planning", "probe", "rooms"},
 }
 
 # A method that is a shorter way to say what a later room does: imported when it is called, and not before.
