@@ -1,30 +1,61 @@
-"""A stream of texts through a model, with a probe attached and a progress bar."""
+"""A stream of texts through a model, with a probe attached: counts, checkpoints, several processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe.binning import Binning
+from mi_probe.calibration import calibrate
 from mi_probe.corpus import Document, batches
-from mi_probe.errors import InputError, nearest
-from mi_probe.hooks import AttachedProbe, CountOn, attach, resolve
+from mi_probe.drift import warn_of_drift
+from mi_probe.edges import Edges
+from mi_probe.errors import CheckpointError, InputError, MergeError, nearest
+from mi_probe.hooks import AttachedProbe, CountOn, attach, hash_of_weights, resolve
 from mi_probe.probe import Probe, load_probe
+from mi_probe.ranks import Ranks
+from mi_probe.running import Run, Wanted
+from mi_probe.sources import Corpus, as_corpus
+from mi_probe.state import SAME_MODEL, ProbeState
 
-__all__ = ["accumulate", "sample_activations"]
+__all__ = ["Calibration", "accumulate", "sample_activations"]
+
+Calibration = Literal["head", "sample"]
+
+_WORDS = {
+    "probe": "another probe",
+    "corpus": "other texts",
+    "order": "the texts in another order",
+    "shard": "another shard",
+    "max_tokens": "another number of tokens",
+    "first_document": "another number for the first document",
+    "calibration": "another way of calibrating",
+    "seed": "another seed",
+    "context": "windows of another length",
+}
 
 
 def accumulate(
     model: Any,
-    texts: str | Document | Iterable[Document | str],
+    texts: str | Document | Corpus | Iterable[Document | str] | Any,
     probe: Probe | str | Path = "dimension_pairs",
     *,
     edges: Mapping[str, Binning] | None = None,
+    calibration: Calibration = "head",
+    seed: int = 0,
+    max_tokens: int | None = None,
+    shard: tuple[int, int] = (1, 1),
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_tokens: int | None = None,
+    resume: bool = False,
+    ranks: Ranks | None = None,
     batch_size: int = 8,
     first_document: int = 0,
     memory: float | None = None,
@@ -33,21 +64,41 @@ def accumulate(
 ) -> AttachedProbe:
     """Run texts through a model and count what the probe asks for.
 
-    Long texts are cut into windows of the model's context, each token counted once; nothing is cached, so memory does not grow.
-    Each text is one document, for `Probe.shards` and `Probe.swap`.
+    Documents are cut into windows of the model's context, each token counted once; nothing is cached, so memory does not grow.
+    The counts are the same, bit for bit, for any batch size and number of processes, and however often a run was stopped.
 
     Parameters
     ----------
     model : TransformerBridge or HookedTransformer
-    texts : strings or `mi_probe.corpus.Document`
+    texts : strings, `mi_probe.corpus.Document`, `Corpus`, or a dataset of the datasets library with a column ``text``
+        Each is one document, for `Probe.shards` and `Probe.swap`.
     probe : Probe, str or path
     edges : mapping of hook point -> Binning, optional
-        As in `attach`.
+        As in `attach`: a `mi_probe.Edges`, or the ``binnings`` of another run.
+    calibration : {"head", "sample"}
+        Where edges come from, if none are given: from the first tokens, or from a random sample of all text, read once for it; see
+        `mi_probe.calibrate`.
+    seed : int
+        For the sample.
+    max_tokens : int, optional
+        Stop after so many tokens of the text (of this shard), BOS not among them.
+    shard : (int, int)
+        Count part k of n only, such as ``(2, 8)``, for another process on another machine to count the others. They add up if they
+        are given the same edges.
+    checkpoint : path, optional
+        File to save the state to, as the run goes on and in the end. Ctrl-C or SIGTERM then end the run with a checkpoint.
+    checkpoint_tokens : int, optional
+        How often; about every ten minutes by default. Nothing is saved before the edges are there.
+    resume : bool
+        Go on from the checkpoint, if there is one.
+    ranks : Ranks, optional
+        The processes that share the work, started by torchrun; all call this with the same arguments. The first one has the
+        counts in the end, the others none.
     batch_size : int
         Windows that run together. It changes the speed, not the counts.
     first_document : int
-        Number of the first text. Where several processes count parts of one corpus, number texts through all of them, so that
-        shards fill evenly.
+        Number of the first text. Where several processes count parts of one corpus that were made by hand, number texts through
+        all of them, so that shards of documents fill evenly.
     memory : float, optional
         As in `attach`. Texts that end before the calibration does are never refused: they need no tables.
     count_on : {"auto", "device", "cpu"}
@@ -58,16 +109,29 @@ def accumulate(
     Returns
     -------
     AttachedProbe
-        Already detached, with its counts.
+        Already detached, with its counts, ``parts``, ``calibration`` and ``convergence``.
 
     Raises
     ------
     InputError
-        No text has a token.
+        No text has a token, or an argument is out of range.
     HookPointError
         The model lacks a hook point of the probe.
+    CheckpointError
+        The checkpoint is of another probe, model or corpus, or of a run that is not over while `resume` is false.
+    StoreError
+        The checkpoint cannot be read, or not be written: the last one that was written stays.
     MemoryRefusedError
         The counts do not fit in memory; see `attach`.
+    Stopped
+        The run was asked to stop, and has saved its counts.
+    RankError
+        Another process has ended.
+
+    Warns
+    -----
+    MIProbeWarning
+        Texts without a token; bins whose share is not what it was when the edges were fitted.
 
     Examples
     --------
@@ -77,38 +141,150 @@ def accumulate(
     >>> probe.tokens_seen
     10
     """
-    import torch
-    from tqdm import tqdm
-
     what = probe if isinstance(probe, Probe) else load_probe(probe)
-    if memory is None and edges is None and _at_most(texts, what.calibration_tokens - 1):
+    corpus = as_corpus(texts)
+    ranks = ranks or Ranks.alone()
+    path = None if checkpoint is None else Path(checkpoint)
+    _require(batch_size, max_tokens, shard, checkpoint_tokens, path, resume, calibration)
+    if what.swap and ranks.size > 1:
+        raise InputError(
+            "a probe with swap counts documents against those before them, which other processes would have: run it in one "
+            "process, or give each a shard of its own (shard=(k, n), --shard K/N)."
+        )
+    facts: dict[str, Any] = {
+        "probe": replace(what, about="").to_toml(),
+        "corpus": corpus.source,
+        "order": corpus.order,
+        "shard": list(shard),
+        "max_tokens": max_tokens,
+        "first_document": first_document,
+        "calibration": calibration if edges is None else "given",
+        "seed": seed if calibration == "sample" and edges is None else None,
+        "context": int(model.cfg.n_ctx),
+    }
+    there = ranks.broadcast(path is not None and path.exists())
+    found = ranks.broadcast(_read(path, resume) if there and path is not None and ranks.first else None)
+    if path is not None:
+        facts["weights"] = hash_of_weights(model)
+    if edges is None and calibration == "sample" and not (there and resume):
+        made = calibrate(model, corpus, what, seed=seed, progress=progress and ranks.first) if ranks.first else None
+        edges = ranks.broadcast(made)
+    if memory is None and edges is None and max_tokens is None and corpus.nbytes is not None and corpus.nbytes < what.calibration_tokens:
         memory = float("inf")
-    with (
-        attach(model, what, edges=edges, memory=memory, count_on=count_on) as attached,
-        torch.inference_mode(),
-        tqdm(unit=" tokens", unit_scale=True, delay=2.0, disable=not progress) as bar,
-    ):
-        for tokens, numbers in batches(texts, model, batch_size=batch_size):
-            attached.documents = [first_document + number for number in numbers]
-            before = attached.tokens_seen
-            model(tokens.to(model.cfg.device), return_type=None)
-            bar.update(attached.tokens_seen - before)
-    attached.documents = None
+    wanted = Wanted(batch_size, max_tokens, shard, first_document, path, checkpoint_tokens, facts)
+    with attach(model, what, edges=edges, memory=memory, count_on=count_on) as attached:
+        if there and resume:
+            _go_on(attached, path, found, facts, edges, ranks)
+        else:
+            attached.calibration = _origin(edges, what, corpus, calibration)
+        Run(attached, model, corpus, ranks, wanted, progress=progress).go()
+    if ranks.first:
+        warn_of_drift(attached)
     return attached
 
 
-def _at_most(texts: str | Document | Iterable[Document | str], tokens: int) -> bool:
-    """Whether it can be seen, without reading them, that texts have no more tokens."""
-    if isinstance(texts, str | Document):
-        texts = [texts]
-    if not isinstance(texts, Sequence):
-        return False
-    return sum(Document("text", text).nbytes if isinstance(text, str) else text.nbytes for text in texts) <= tokens
+def _require(
+    batch_size: int,
+    max_tokens: int | None,
+    shard: tuple[int, int],
+    checkpoint_tokens: int | None,
+    path: Path | None,
+    resume: bool,
+    calibration: str,
+) -> None:
+    for name, value in (("batch_size", batch_size), ("max_tokens", max_tokens), ("checkpoint_tokens", checkpoint_tokens)):
+        if value is not None and (not hasattr(value, "__index__") or isinstance(value, bool) or value < 1):
+            raise InputError(f"{name} must be at least 1; got {value!r}.")
+    if len(shard) != 2 or not 1 <= shard[0] <= shard[1]:
+        raise InputError(f"shard must be two numbers k and n, 1 <= k <= n: (2, 8) is the second of eight; got {shard!r}.")
+    if calibration not in get_args(Calibration):
+        raise InputError(
+            f"calibration must be one of {get_args(Calibration)}; got {calibration!r}{nearest(calibration, get_args(Calibration))}."
+        )
+    if path is None and (resume or checkpoint_tokens is not None):
+        raise InputError("to save checkpoints or go on from one, name a file: checkpoint='state.safetensors'.")
+    if path is not None and not path.absolute().parent.is_dir():
+        raise InputError(f"there is no folder {path.parent} for the checkpoint {path.name}.")
+
+
+def _read(path: Path, resume: bool) -> dict[str, Any]:
+    """What the header of a checkpoint says of its run."""
+    from mi_probe import store
+
+    header = store.read_header(path, "state")
+    run = header.get("run")
+    run = run if isinstance(run, dict) else {}
+    if not resume and "position" in run:
+        raise CheckpointError(
+            f"{path} is of a run that is not over, after {header.get('tokens_seen', 0):,} tokens: go on with it, resume=True "
+            "(--resume), name another file, or remove it."
+        )
+    return run
+
+
+def _go_on(
+    attached: AttachedProbe,
+    path: Path | None,
+    run: dict[str, Any] | None,
+    facts: dict[str, Any],
+    edges: Mapping[str, Binning] | None,
+    ranks: Ranks,
+) -> None:
+    """Take up what a checkpoint has, after checking that it is of the same run; the first process has the counts."""
+    assert path is not None
+    assert run is not None
+    if "probe" not in run:
+        raise CheckpointError(f"{path} is no checkpoint: it was not written by a run over a corpus. Name another file.")
+    for name, wanted in facts.items():
+        if name == "weights" or name not in run:
+            continue
+        if run[name] != wanted:
+            raise CheckpointError(
+                f"{path} is of a run with {_WORDS[name]}: {_short(run[name])} there, {_short(wanted)} now. Go on as it was begun, or "
+                "name another file."
+            )
+    if run.get("weights") != facts["weights"]:
+        raise CheckpointError(f"{path} is of a run with another model: its weights are not these. Name another file.")
+    state = ProbeState.load(path) if ranks.first else None
+    if state is not None:
+        for fact in SAME_MODEL:
+            if state.model.get(fact) != attached.model[fact]:
+                raise CheckpointError(
+                    f"{path} is of a run with another model: {fact} was {state.model.get(fact)}, and is {attached.model[fact]}."
+                )
+        for name, binning in state.binnings.items():
+            try:
+                if edges is not None:
+                    binning.require_same(edges[name])
+            except MergeError as error:
+                raise CheckpointError(f"{path} was counted with other edges: at '{name}', {error}") from None
+    binnings = ranks.share_edges(None if state is None else state.binnings)
+    facts_of = ranks.broadcast(None if state is None else (state.probe, state.run, state.parts, state.convergence, state.calibration))
+    if state is not None:
+        attached.take_up(state)
+    else:
+        attached.probe, attached.run, attached.parts, attached.convergence, attached.calibration = facts_of
+        attached.take_edges(binnings)
+
+
+def _short(value: Any) -> str:
+    """A value in words; a long text by a hash of it."""
+    text = str(value)
+    return text if len(text) < 60 else f"…{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+def _origin(edges: Mapping[str, Binning] | None, probe: Probe, corpus: Corpus, calibration: str) -> dict[str, Any]:
+    """Where the edges are from."""
+    if isinstance(edges, Edges):
+        return dict(edges.about)
+    if edges is not None:
+        return {"kind": "given"}
+    return {"kind": calibration, "tokens": probe.calibration_tokens, "corpus": corpus.name}
 
 
 def sample_activations(
     model: Any,
-    texts: str | Document | Iterable[Document | str],
+    texts: str | Document | Corpus | Iterable[Document | str],
     point: str,
     probe: Probe | str | Path = "dimension_pairs",
     *,
@@ -121,7 +297,7 @@ def sample_activations(
     Parameters
     ----------
     model : TransformerBridge or HookedTransformer
-    texts : strings or `mi_probe.corpus.Document`
+    texts : strings, `mi_probe.corpus.Document`, `Corpus` or a dataset
     point : str
         A hook point as results name it, such as ``"hidden_states.3"``.
     probe : Probe, str or path
@@ -156,7 +332,7 @@ def sample_activations(
     alone = replace(alone, calibration_tokens=2**62)  # never complete: the rows stay rows
     with attach(model, alone, memory=float("inf")) as attached, torch.inference_mode():
         (stream,) = attached.streams.values()
-        for tokens, _ in batches(texts, model, batch_size=1):
+        for tokens, _ in batches(as_corpus(texts), model, batch_size=1):
             model(tokens.to(model.cfg.device), return_type=None)
             if stream.n >= max_tokens:
                 break

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe.binning import Binning
-from mi_probe.corpus import Document, windows
+from mi_probe.corpus import Document, windows_of
 from mi_probe.edges import Edges
 from mi_probe.errors import InputError, MemoryRefusedError, MIProbeWarning
 from mi_probe.hooks import AttachedProbe, attach
 from mi_probe.memory import free_memory, in_bytes
 from mi_probe.places import Places
 from mi_probe.probe import Probe, load_probe
+from mi_probe.sources import Corpus, as_corpus
 from mi_probe.stream import PointStream, fit_edges
 
 __all__ = ["calibrate"]
@@ -61,7 +62,7 @@ class Reading:
 
 def calibrate(
     model: Any,
-    texts: str | Document | Iterable[Document | str],
+    texts: str | Document | Corpus | Iterable[Document | str],
     probe: Probe | str | Path = "dimension_pairs",
     *,
     seed: int = 0,
@@ -80,7 +81,7 @@ def calibrate(
     Parameters
     ----------
     model : TransformerBridge or HookedTransformer
-    texts : strings or `mi_probe.corpus.Document`
+    texts : strings, documents, `Corpus` or a dataset
         As for `mi_probe.accumulate`; an iterator is read to its end.
     probe : Probe, str or path
         Which tokens count, how many make the sample (`calibration_tokens`), and how values are binned.
@@ -129,8 +130,7 @@ def calibrate(
     >>> mi_probe.accumulate(model, texts, mi_probe.Probe(layers=[0, 12]), edges=edges).tokens_seen
     300
     """
-    if isinstance(texts, Path):
-        raise InputError(f"{texts} is a path: name it as mi_probe.documents(text_file={str(texts)!r}).")
+    texts = as_corpus(texts)
     for name, value, least in (("seed", seed, 0), ("stretches", stretches, 1)):
         if not hasattr(value, "__index__") or isinstance(value, bool) or value < least:
             raise InputError(f"{name} must be a whole number from {least}; got {value!r}.")
@@ -173,21 +173,19 @@ def calibrate(
 
 
 def _read(
-    model: Any, texts: str | Document | Iterable[Document | str], probe: Probe, seed: int, stretches: int, progress: bool
+    model: Any, texts: str | Document | Corpus | Iterable[Document | str], probe: Probe, seed: int, stretches: int, progress: bool
 ) -> tuple[list[Stretch], Reading, int]:
     """The stretches that were kept of all text, in random order; and how many tokens to run of them, at least."""
     from tqdm import tqdm
 
     reading = Reading()
-    pieces = _pieces([texts] if isinstance(texts, str | Document) else texts, reading)
+    pieces = _pieces(as_corpus(texts).documents(), reading)
     first = next(pieces, None)
     if first is None:
         raise InputError("there is no token to calibrate on: no text, or only empty ones, were given.")
-    beginning = Document("the text", first.text[:_LOOKED_AT])
-    found = [len(window) for window in windows(beginning, model)]
-    front = 0 if model.tokenizer.bos_token_id is None else 1
-    room = int(model.cfg.n_ctx) - front
-    tokens = max(1, sum(found) - front * len(found))
+    front, found = next(windows_of([first.text[:_LOOKED_AT]], model))
+    room = int(model.cfg.n_ctx) - len(front)
+    tokens = max(1, sum(map(len, found)))
     length = max(1, round(_CONTEXTS * room * len(first.text[:_LOOKED_AT]) / tokens))
     asked = max(stretches, ceil(1.25 * probe.calibration_tokens * probe.sample_every / room))
     with tqdm(unit=" characters", unit_scale=True, delay=2.0, disable=not progress, desc="reading") as bar:
@@ -204,9 +202,8 @@ def _read(
     return [stretch for _, _, stretch in sorted(kept, reverse=True)], reading, asked * room * 3 // 4
 
 
-def _pieces(texts: Iterable[Document | str], reading: Reading) -> Iterator[Segment]:
-    for number, text in enumerate(texts):
-        document = Document("text", text) if isinstance(text, str) else text
+def _pieces(texts: Iterable[Document], reading: Reading) -> Iterator[Segment]:
+    for number, document in enumerate(texts):
         reading.documents += 1
         if len(reading.names) < 3:
             reading.names += (document.name,)
@@ -298,10 +295,11 @@ def _windows_of(stretches: Iterable[Stretch], model: Any) -> list[_Window]:
     """All windows of stretches, in their order."""
     found = []
     for stretch in stretches:
+        parts = windows_of([segment.text for segment in stretch.segments], model)
         of_text = (
-            (segment.document, np.array(tokens, dtype=np.int64))
-            for segment in stretch.segments
-            for tokens in windows(Document("the text", segment.text), model)
+            (segment.document, np.array(front + tokens, dtype=np.int64))
+            for segment, (front, windows) in zip(stretch.segments, parts, strict=True)
+            for tokens in windows
         )
         found += [_Window(stretch.number, number, *each) for number, each in enumerate(of_text)]
     return found

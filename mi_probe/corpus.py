@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Block",
     "Document",
+    "Emptiness",
     "Piece",
     "Place",
     "Window",
@@ -28,6 +29,7 @@ __all__ = [
     "packed",
     "sample_text",
     "windows",
+    "windows_of",
 ]
 
 _READ = 1 << 20  # characters read at a time
@@ -255,6 +257,27 @@ def windows(block: Block, model: Any, *, most: int | None = None) -> list[Window
     InputError
         The model has no tokenizer, or no room for a token beside BOS.
     """
+    left = sys.maxsize if most is None else most
+    found: list[Window] = []
+    for piece, (front, parts) in zip(block.pieces, windows_of([piece.text for piece in block.pieces], model), strict=True):
+        for part in parts:
+            part = part[: max(left, 0)]
+            left -= len(part)
+            if part:
+                found.append(Window(piece.document, front + part, len(part)))
+    return found
+
+
+def windows_of(texts: Sequence[str], model: Any) -> Iterator[tuple[list[int], list[list[int]]]]:
+    """For each of some texts: what stands in front of a window, BOS if the tokenizer has one, and its tokens in windows.
+
+    Examples
+    --------
+    >>> import mi_probe
+    >>> model = mi_probe.load_model("coffee-gpt2")
+    >>> [[len(part) for part in parts] for _, parts in windows_of(["coffee " * 600, ""], model)]
+    [[255, 255, 91], []]
+    """
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise InputError("this model has no tokenizer: run your own forward passes inside mi_probe.attach instead.")
@@ -262,15 +285,8 @@ def windows(block: Block, model: Any, *, most: int | None = None) -> list[Window
     room = int(model.cfg.n_ctx) - len(front)
     if room < 1:
         raise InputError(f"this model's context of {model.cfg.n_ctx} tokens has no room beside BOS.")
-    texts = [piece.text for piece in block.pieces]
-    found: list[Window] = []
-    left = sys.maxsize if most is None else most
-    for piece, ids in zip(block.pieces, tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"], strict=True):
-        ids = ids[:left]
-        left -= len(ids)
-        parts = (ids[k : k + room] for k in range(0, len(ids), room))
-        found += [Window(piece.document, front + part, len(part)) for part in parts]
-    return found
+    for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]:
+        yield front, [ids[k : k + room] for k in range(0, len(ids), room)]
 
 
 def packed(found: list[Window], batch_size: int) -> Iterator[list[Window]]:

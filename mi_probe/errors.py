@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "BinningError",
+    "CheckpointError",
     "HookPointError",
     "InputError",
     "MIProbeError",
@@ -19,6 +20,7 @@ __all__ = [
     "ProbeError",
     "RoomError",
     "StoreError",
+    "Stopped",
     "nearest",
 ]
 
@@ -77,6 +79,18 @@ class PointError(MIProbeError, KeyError):
 
 class StoreError(MIProbeError):
     """A file is missing, cut off, altered, or of another kind or version."""
+
+
+class CheckpointError(MIProbeError):
+    """A run cannot be gone on with: the probe, the model, the texts or what was asked are not those of its checkpoint."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A run was asked to stop, by Ctrl-C or SIGTERM, and has saved what it counted."""
+
+
+class RankError(MIProbeError):
+    """tmp"""
 
 
 class RoomError(MIProbeError):

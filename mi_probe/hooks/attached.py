@@ -124,6 +124,25 @@ class AttachedProbe(ProbeState):
             warn_user("the model is in training mode: its dropout changes activations; call model.eval() first.")
         self._put_on(model)
 
+    def take_up(self, state: ProbeState) -> None:
+        """Go on from what a state of the same probe and model has counted; nothing was counted here yet.
+
+        Raises
+        ------
+        HookPointError
+            The state has other hook points.
+        """
+        if list(state.streams) != list(self.streams):
+            raise HookPointError(f"the counts are of {few(state.streams)}, and the probe is on {few(self.streams)}.")
+        for name in ("probe", "streams", "ledger", "left_out", "run", "parts", "calibration", "convergence", "_documents"):
+            setattr(self, name, getattr(state, name))
+
+    def take_edges(self, edges: Mapping[str, Binning]) -> None:
+        """Count with these edges from here on; no edges are there yet, and rows that wait for some are dropped."""
+        for key, binning in edges.items():
+            pairs = self.probe.subset.positions(binning.dimensions, binning.variables)
+            self.streams[key] = PointStream.frozen(self.probe, PointCounts(binning, self.probe.extras, pairs))
+
     # -- lifetime ----------------------------------------------------------------------------------------------------
 
     def _put_on(self, model: HookedModel) -> None:

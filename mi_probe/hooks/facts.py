@@ -8,7 +8,7 @@ from typing import Any
 from mi_probe.hooks.arguments import has_own_numbers
 from mi_probe.hooks.names import HookedModel, inner_of
 
-__all__ = ["describe_model", "has_dropout", "weights_stand_for_others"]
+__all__ = ["describe_model", "has_dropout", "hash_of_weights", "weights_stand_for_others"]
 
 _looked_up: weakref.WeakKeyDictionary[Any, tuple[Any, tuple[bool, bool]]] = weakref.WeakKeyDictionary()
 
@@ -71,6 +71,20 @@ def _is_centred(embedding: Any) -> bool:
         return False
     rows = embedding.detach()[:: max(1, len(embedding) // 256)].float()  # some of them: it is asked again while weights change
     return bool(rows.mean(dim=-1).abs().max() <= 1e-3 * rows.abs().mean(dim=-1).max())  # bfloat16 has three digits
+
+
+def hash_of_weights(model: HookedModel) -> str:
+    """A hash of all weights, by name: two models with the same one compute the same."""
+    import torch
+    import xxhash
+
+    state = xxhash.xxh3_128()
+    inner = inner_of(model)
+    for name, weight in sorted((model if inner is None else inner).state_dict().items()):
+        values = weight.detach().cpu().contiguous()
+        state.update(f"{name} {values.dtype} {tuple(values.shape)} ".encode())
+        state.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()
 
 
 def has_dropout(model: HookedModel) -> bool:
