@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 import mi_probe
 from mi_probe import Edges, Probe, ProbeState, calibration, cli
 from mi_probe.calibration import Segment, stretches_of
-from mi_probe.corpus import Document
 from mi_probe.drift import drift, warn_of_drift
 from mi_probe.errors import InputError, MemoryRefusedError, MIProbeWarning, RoomError
 from mi_probe.stream import PointStream, fit_edges
@@ -134,16 +132,16 @@ def test_no_more_rows_are_held_than_the_sample_and_one_pass(tiny: Any, monkeypat
 
 def test_only_the_stretches_that_are_kept_are_tokenised(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"{number:06d} " * 100 for number in range(300)]
-    seen = []
-    windows = calibration.windows
+    seen: list[int] = []
+    windows_of = calibration._windows_of
 
-    def counted(document: Document, model: Any) -> Iterator[list[int]]:
-        seen.append(document.nbytes)
-        return windows(document, model)
+    def counted(stretches: list[calibration.Stretch], model: Any) -> Any:
+        seen.extend(len(segment.text) for stretch in stretches for segment in stretch.segments)
+        return windows_of(stretches, model)
 
-    monkeypatch.setattr(calibration, "windows", counted)
+    monkeypatch.setattr(calibration, "_windows_of", counted)
     mi_probe.calibrate(tiny, texts, Probe(calibration_tokens=50), stretches=2)
-    assert sum(seen) < sum(map(len, texts)) / 20
+    assert 0 < sum(seen) < sum(map(len, texts)) / 20
 
 
 def test_what_cannot_be_calibrated_on_is_refused(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
