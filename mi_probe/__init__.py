@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mi_probe.accumulation import accumulate, sample_activations
     from mi_probe.binning import Binning
     from mi_probe.calibration import calibrate
+    from mi_probe.convergence import convergence
     from mi_probe.corpus import documents, sample_text
     from mi_probe.counts import JointCounts
     from mi_probe.edges import Edges
@@ -32,14 +33,17 @@ if TYPE_CHECKING:
     from mi_probe.planning import plan
     from mi_probe.pointresult import PairwiseMI
     from mi_probe.probe import Probe, load_probe
+    from mi_probe.ranks import Ranks
     from mi_probe.report import describe
     from mi_probe.result import MIResult
+    from mi_probe.sources import Corpus, open_corpus
     from mi_probe.state import ProbeState
 
 # Names are fetched when first used: importing mi_probe costs milliseconds, and torch is not among them.
 _HOME = {
     "Binning": "binning",
     "Edges": "edges",
+    "Corpus": "sources",
     "JointCounts": "counts",
     "MIProbeError": "errors",
     "MIProbeWarning": "errors",
@@ -48,14 +52,17 @@ _HOME = {
     "PairwiseMI": "pointresult",
     "Probe": "probe",
     "ProbeState": "state",
+    "Ranks": "ranks",
     "accumulate": "accumulation",
     "attach": "hooks",
     "calibrate": "calibration",
+    "convergence": "convergence",
     "describe": "report",
     "documents": "corpus",
     "ksg": "neighbours",
     "load_model": "models",
     "load_probe": "probe",
+    "open_corpus": "sources",
     "pairwise": "estimation",
     "plan": "planning",
     "sample_activations": "accumulation",
@@ -65,6 +72,7 @@ _MODULES = ("corpus", "errors", "estimators", "hooks", "independence", "plots", 
 
 __all__ = [
     "Binning",
+    "Corpus",
     "Edges",
     "JointCounts",
     "MIProbeError",
@@ -74,9 +82,11 @@ __all__ = [
     "PairwiseMI",
     "Probe",
     "ProbeState",
+    "Ranks",
     "accumulate",
     "attach",
     "calibrate",
+    "convergence",
     "corpus",
     "describe",
     "documents",
@@ -87,6 +97,7 @@ __all__ = [
     "ksg",
     "load_model",
     "load_probe",
+    "open_corpus",
     "pairwise",
     "plan",
     "plots",

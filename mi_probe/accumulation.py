@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from mi_probe import store
 from mi_probe.binning import Binning
 from mi_probe.calibration import calibrate
 from mi_probe.corpus import Document, batches
@@ -27,7 +28,9 @@ from mi_probe.state import SAME_MODEL, ProbeState
 
 __all__ = ["Calibration", "accumulate", "sample_activations"]
 
-Calibration = Literal["head", "sample"]
+Calibration = Literal["auto", "head", "sample"]
+
+_READ_TWICE = 1 << 20
 
 _WORDS = {
     "probe": "another probe",
@@ -48,7 +51,7 @@ def accumulate(
     probe: Probe | str | Path = "dimension_pairs",
     *,
     edges: Mapping[str, Binning] | None = None,
-    calibration: Calibration = "head",
+    calibration: Calibration = "auto",
     seed: int = 0,
     max_tokens: int | None = None,
     shard: tuple[int, int] = (1, 1),
@@ -75,9 +78,9 @@ def accumulate(
     probe : Probe, str or path
     edges : mapping of hook point -> Binning, optional
         As in `attach`: a `mi_probe.Edges`, or the ``binnings`` of another run.
-    calibration : {"head", "sample"}
+    calibration : {"auto", "head", "sample"}
         Where edges come from, if none are given: from the first tokens, or from a random sample of all text, read once for it; see
-        `mi_probe.calibrate`.
+        `mi_probe.calibrate`. "auto" takes a sample where there is more than a megabyte of text that can be read twice.
     seed : int
         For the sample.
     max_tokens : int, optional
@@ -146,6 +149,8 @@ def accumulate(
     ranks = ranks or Ranks.alone()
     path = None if checkpoint is None else Path(checkpoint)
     _require(batch_size, max_tokens, shard, checkpoint_tokens, path, resume, calibration)
+    if calibration == "auto":
+        calibration = "sample" if corpus.rereadable and (corpus.nbytes is None or corpus.nbytes > _READ_TWICE) else "head"
     if what.swap and ranks.size > 1:
         raise InputError(
             "a probe with swap counts documents against those before them, which other processes would have: run it in one "
@@ -169,7 +174,7 @@ def accumulate(
     if edges is None and calibration == "sample" and not (there and resume):
         made = calibrate(model, corpus, what, seed=seed, progress=progress and ranks.first) if ranks.first else None
         edges = ranks.broadcast(made)
-    if memory is None and edges is None and max_tokens is None and corpus.nbytes is not None and corpus.nbytes < what.calibration_tokens:
+    if memory is None and edges is None and corpus.nbytes is not None and corpus.nbytes < what.calibration_tokens:
         memory = float("inf")
     wanted = Wanted(batch_size, max_tokens, shard, first_document, path, checkpoint_tokens, facts)
     with attach(model, what, edges=edges, memory=memory, count_on=count_on) as attached:
@@ -209,10 +214,10 @@ def _require(
 
 def _read(path: Path, resume: bool) -> dict[str, Any]:
     """What the header of a checkpoint says of its run."""
-    from mi_probe import store
-
-    header = store.read_header(path, "state")
-    run = header.get("run")
+    contents = store.look(path)
+    if contents.kind != "state":
+        raise CheckpointError(f"{path} holds a {contents.kind} of mi_probe, not the counts of a run: name another file.")
+    header, run = contents.header, contents.header.get("run")
     run = run if isinstance(run, dict) else {}
     if not resume and "position" in run:
         raise CheckpointError(
@@ -259,7 +264,9 @@ def _go_on(
             except MergeError as error:
                 raise CheckpointError(f"{path} was counted with other edges: at '{name}', {error}") from None
     binnings = ranks.share_edges(None if state is None else state.binnings)
-    facts_of = ranks.broadcast(None if state is None else (state.probe, state.run, state.parts, state.convergence, state.calibration))
+    facts_of = ranks.broadcast(
+        None if state is None else (state.probe, state.run, state.parts, state.convergence, state.calibration)
+    )
     if state is not None:
         attached.take_up(state)
     else:

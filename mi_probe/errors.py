@@ -19,8 +19,8 @@ __all__ = [
     "PointError",
     "ProbeError",
     "RoomError",
-    "StoreError",
     "Stopped",
+    "StoreError",
     "nearest",
 ]
 

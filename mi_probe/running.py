@@ -138,7 +138,7 @@ class Run:
         self._saved_at, self._saved_when = self.tokens, time.monotonic()
         self._source = attached.parts[0].source if attached.parts else corpus.source
         self._empty = Emptiness()
-        self._shared = all(stream.frozen_edges for stream in attached.streams.values())
+        self._shared = all(stream.calibrated for stream in attached.streams.values())
         self._bar: Any = None
         self._progress = progress and ranks.first
         self._characters = 0
@@ -158,7 +158,9 @@ class Run:
                 self._source = xxhash.xxh3_128_hexdigest("".join(piece.text for piece in block.pieces).encode(errors="replace"))
             digest = "" if known else passed.hexdigest()
             if block.number == number and digest != self._start.get("digest", digest):
-                raise CheckpointError(f"the texts are not those that were counted before: the first {number:,} blocks of them differ.")
+                raise CheckpointError(
+                    f"the texts are not those that were counted before: the first {number:,} blocks of them differ."
+                )
             if not known:
                 passed.update("\0".join(piece.text for piece in block.pieces).encode(errors="surrogatepass"))
             if block.number >= number and block.number % of == shard - 1:
@@ -184,14 +186,18 @@ class Run:
         if self.finished:
             return
         listening = self.stops.noted() if self.wanted.checkpoint is not None else _nothing()
-        with listening, torch.inference_mode(), tqdm(
-            unit=" tokens",
-            unit_scale=True,
-            delay=2.0,
-            disable=not self._progress,
-            total=self.wanted.max_tokens,
-            initial=self.attached.tokens_seen,
-        ) as self._bar:
+        with (
+            listening,
+            torch.inference_mode(),
+            tqdm(
+                unit=" tokens",
+                unit_scale=True,
+                delay=2.0,
+                disable=not self._progress,
+                total=self.wanted.max_tokens,
+                initial=self.attached.tokens_seen,
+            ) as self._bar,
+        ):
             read = self._blocks()
             ahead = next(read, None)
             while ahead is not None and not self._limit_is_reached():
@@ -262,7 +268,7 @@ class Run:
 
     def _share_edges(self) -> None:
         """Give the edges that the first process has fitted to all."""
-        mine = self.attached.binnings if all(s.frozen_edges for s in self.attached.streams.values()) else None
+        mine = self.attached.binnings if all(s.calibrated for s in self.attached.streams.values()) else None
         edges = self.ranks.share_edges(mine)
         if edges:
             self._shared = True
@@ -315,7 +321,7 @@ class Run:
     @property
     def _edges_are_there(self) -> bool:
         """Before that nothing is saved: edges of a part of the calibration would be frozen in the file."""
-        return all(stream.frozen_edges for stream in self.attached.streams.values())
+        return all(stream.calibrated for stream in self.attached.streams.values())
 
     # -- convergence -------------------------------------------------------------------------------------------------
 
@@ -391,4 +397,3 @@ class Run:
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield
-

@@ -38,6 +38,8 @@ class Corpus:
         Gives what the corpus is recognised by, a hex number; empty if nothing is known of it before it is read.
     order : str
         ``"as it comes"`` or how it was shuffled.
+    rereadable : bool
+        Whether it can be read twice at no great cost.
     nbytes : int, optional
         Size of the text, for the time that is left.
     shuffle : callable, optional
@@ -51,11 +53,13 @@ class Corpus:
         source: Callable[[], str],
         *,
         order: str = "as it comes",
+        rereadable: bool = True,
         nbytes: int | None = None,
         shuffle: Callable[[int], Corpus] | None = None,
     ) -> None:
         self.name = name
         self.order = order
+        self.rereadable = rereadable
         self.nbytes = nbytes
         self._read = read
         self._source = source
@@ -127,7 +131,7 @@ def as_corpus(texts: Texts | Corpus | Any, *, text_column: str = "text") -> Corp
         return _of_list([_as_document(text) for text in texts])
     if not isinstance(texts, Iterable):
         raise InputError(f"texts must be strings, documents, an iterable of them, or a dataset; got {type(texts).__name__}.")
-    return Corpus("texts", _OneByOne(texts), lambda: "")
+    return Corpus("texts", _OneByOne(texts), lambda: "", rereadable=False)
 
 
 def open_corpus(
@@ -362,4 +366,4 @@ def _of_stream(stream: Any, name: str, text_column: str, *, order: str = "as it 
         mixed = stream.shuffle(seed=seed, buffer_size=_SHUFFLED)
         return _of_stream(mixed, name, text_column, source=source, order=f"shuffled among {_SHUFFLED:,}, seed {seed}")
 
-    return Corpus(name, read, lambda: source, order=order, shuffle=shuffle)
+    return Corpus(name, read, lambda: source, order=order, rereadable=False, shuffle=shuffle)

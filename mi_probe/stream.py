@@ -194,11 +194,6 @@ class PointStream:
             self._frozen.release_device()
 
     @property
-    def frozen_edges(self) -> bool:
-        """Whether the edges are there for good: given, or fitted on a whole calibration."""
-        return self._frozen is not None
-
-    @property
     def started(self) -> bool:
         """Whether there is anything to read: rows, or edges that were given."""
         return self._frozen is not None or self.n > 0
