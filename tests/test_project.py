@@ -89,7 +89,9 @@ DIRECTIONS: dict[str, set[str]] = {
     "accumulation": {"binning", "corpus", "errors", "hooks", "probe"},
     "plots": {"corrections", "pointresult", "result", "units"},
     "report": {"corrections", "pointresult", "result", "units"},
-    "cli": {"errors", "planning", "probe", "rooms"},
+    "info": {"coverage", "errors", "memory", "store"},
+    "merging": {"coverage", "errors", "state", "store"},
+    "cli": {"errors", "info", "merging", "planning", "probe", "rooms"},
 }
 
 # A method that is a shorter way to say what a later room does: imported when it is called, and not before.
