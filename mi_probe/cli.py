@@ -1,4 +1,4 @@
-"""The command mi-probe: list, show and copy probes and recipes, plan, calibrate, run."""
+"""The command mi-probe: list, show and copy probes and recipes, plan, calibrate, run; merge files, say what they are."""
 
 from __future__ import annotations
 
@@ -252,6 +252,51 @@ def calibrate(
     for option, given in (("--probe", [probe] if probe != "dimension_pairs" else None), ("--hooks", hooks), ("--layers", layers)):
         words += [option, *map(str, given)] if given else []
     print(f"saved to {out}; count with them: {shlex.join([*words, '--edges', str(out)])}")
+
+
+@app.command
+def merge(
+    files: Annotated[list[Path], Parameter(consume_multiple=True, negative=())],
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    force: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Add up state files, as the tasks of a job array leave them: shards of one corpus, each once.
+
+    Parameters
+    ----------
+    files : list
+        State files, or checkpoints.
+    out : Path
+        The file to write.
+    force : bool
+        Replace a file that is there.
+    """
+    from mi_probe.merging import merge_files
+
+    merge_files(files, out, replace=force, say=print)
+
+
+@app.command
+def info(
+    files: Annotated[list[Path], Parameter(consume_multiple=True, negative=())],
+    /,
+    *,
+    check: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Say what files are and what they hold: states, checkpoints, results, edges.
+
+    Parameters
+    ----------
+    files : list
+    check : bool
+        Read all of each and verify its digest; without, only headers are read.
+    """
+    from mi_probe.info import told
+
+    for k, file in enumerate(files):
+        print("\n" * bool(k) + told(file, check=check))
 
 
 @app.command(help_flags=[])

@@ -11,7 +11,10 @@ from typing import Any
 
 from mi_probe.errors import InputError, OverlapError
 
-__all__ = ["Part", "described", "parts_from", "together"]
+__all__ = ["Part", "absent", "described", "parts_from", "together"]
+
+
+_MOST_LISTED = 10_000  # shards that are looked through one by one
 
 
 @dataclass(frozen=True, order=True)
@@ -168,6 +171,27 @@ def described(parts: Sequence[Part]) -> list[str]:
     for part in sorted(parts):
         groups.setdefault((part.source, part.name, part.order), []).append(part)
     return [f"{name or source}, {order}: {_said(group)}" for (source, name, order), group in groups.items()]
+
+
+def absent(parts: Sequence[Part]) -> list[str]:
+    """What lacks beside some parts for the whole, as far as it can be told: a line for each corpus and order.
+
+    Examples
+    --------
+    >>> absent([Part("c0ffee", "books", "as it comes", k, 4, True) for k in (1, 4)])
+    ['shards 2, 3 of 4 of books (as it comes)']
+    """
+    groups: dict[tuple[str, str, str], list[Part]] = {}
+    for part in sorted(parts):
+        groups.setdefault((part.source, part.name, part.order), []).append(part)
+    lines = []
+    for (source, name, order), group in groups.items():
+        of = group[0].of
+        there = {part.shard for part in group}
+        if {part.of for part in group} == {of} and len(there) < of <= _MOST_LISTED:
+            lacking = [Part(source, name, order, shard, of, True) for shard in range(1, of + 1) if shard not in there]
+            lines.append(f"{_shards(lacking)} of {name or source} ({order})")
+    return lines
 
 
 def _said(parts: list[Part]) -> str:

@@ -92,7 +92,9 @@ DIRECTIONS: dict[str, set[str]] = {
     "calibration": {"binning", "corpus", "edges", "errors", "hooks", "memory", "places", "probe", "stream"},
     "plots": {"corrections", "pointresult", "result", "units"},
     "report": {"corrections", "pointresult", "result", "units"},
-    "cli": {"calibration", "corpus", "errors", "models", "planning", "probe", "rooms"},
+    "info": {"coverage", "errors", "memory", "store"},
+    "merging": {"coverage", "errors", "state", "store"},
+    "cli": {"calibration", "corpus", "errors", "info", "merging", "models", "planning", "probe", "rooms"},
 }
 
 # A method that is a shorter way to say what a later room does: imported when it is called, and not before.

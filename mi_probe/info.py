@@ -1,0 +1,192 @@
+"""What a file is, in words: from its header alone, so that a large one is told as fast as a small one."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mi_probe import store
+from mi_probe.coverage import described, parts_from
+from mi_probe.errors import MIProbeError, StoreError
+from mi_probe.memory import in_bytes
+
+__all__ = ["kind_of", "told"]
+
+_KINDS = {"state": "counts", "checkpoint": "counts of a run that can go on", "result": "estimates", "edges": "edges of bins"}
+_LONGEST = 100  # characters of a value
+
+
+def kind_of(contents: store.Contents) -> str:
+    """``"state"``, ``"checkpoint"`` (a state of a run that can go on), ``"result"`` or ``"edges"``; else what the file says."""
+    run = contents.header.get("run")
+    goes_on = isinstance(run, dict) and run.get("position") is not None
+    return "checkpoint" if contents.kind == "state" and goes_on else contents.kind
+
+
+def told(path: str | os.PathLike[str], *, check: bool = False) -> str:
+    """What a file is and holds, in words and tables.
+
+    Parameters
+    ----------
+    path : path
+    check : bool
+        Read all of it and verify its digest, too.
+
+    Raises
+    ------
+    StoreError
+        Missing, cut off, altered, not of mi_probe, or with a header that makes no sense.
+
+    Examples
+    --------
+    >>> import mi_probe, numpy as np, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> state = mi_probe.ProbeState(mi_probe.Probe(bins=3, lags=0))
+    >>> state.update("layer 0", np.random.default_rng(0).standard_normal((60, 4)))
+    >>> state.save(f"{folder.name}/a.safetensors")
+    >>> print(told(f"{folder.name}/a.safetensors").partition(": ")[2])  # doctest: +ELLIPSIS
+    state, counts (state/4, mi_probe ...), ...
+      tokens      60 counted
+    <BLANKLINE>
+      hook point  dimensions  pairs  bins   method  samples    bytes
+      layer 0              4      6     3 equal_count       60 ...
+    >>> folder.cleanup()
+    """
+    path = Path(path)
+    contents = store.check(path) if check else store.look(path)
+    try:
+        return _told(path, contents, check)
+    except (MIProbeError, KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:
+        raise StoreError(
+            f"{path} has a header that makes no sense: {error!r}; mi-probe info --check tells if it fits."
+        ) from error
+
+
+def _told(path: Path, contents: store.Contents, checked: bool) -> str:
+    header, kind = contents.header, kind_of(contents)
+    if kind not in _KINDS:
+        raise StoreError(f"{path} says that it is '{kind}', which this mi_probe does not know.")
+    lines = [f"{path}: {kind}, {_KINDS[kind]} ({header['schema']}, mi_probe {header.get('writer')}), {in_bytes(contents.nbytes)}"]
+    rows = [row for row in _rows(header) if row[1]]
+    if checked:
+        rows.append(("digest", "fits: the file is as it was written"))
+    width = max((len(name) for name, _ in rows), default=0)
+    width = max(width, len("hook point"))
+    lines += [f"  {name:<{width}}  {value}" for name, value in rows]
+    convergence = header.get("convergence") or []
+    if convergence:
+        lines += ["", "  convergence", *_indented(_of_dicts(convergence), 4)]
+    points = _points(contents)
+    if points:
+        lines += ["", *_indented(points, 2)]
+    return "\n".join(lines)
+
+
+def _rows(header: Mapping[str, Any]) -> list[tuple[str, str]]:
+    about = header["about"] if isinstance(header.get("about"), dict) else {}  # of results and edges
+    probe = header.get("probe") or about.get("probe") or ""
+    run = dict(header.get("run") or {})
+    totals, position = run.pop("totals", {}), run.pop("position", None)
+    return [
+        ("probe", str(tomllib.loads(probe).get("about") or "")),
+        ("model", _model(header.get("model") or about.get("model") or {})),
+        ("tokens", _tokens(header, about)),
+        *((str(name), _value(number)) for name, number in totals.items()),
+        *(("corpus", line) for line in described(parts_from(header.get("parts") or []))),
+        ("calibration", _facts(header.get("calibration") or {})),
+        ("made from", _facts({key: value for key, value in about.items() if key not in ("probe", "model", "tokens_seen")})),
+        ("run", _facts(run)),
+        ("goes on at", "" if position is None else _facts(position) if isinstance(position, dict) else _value(position)),
+    ]
+
+
+def _model(model: Mapping[str, Any]) -> str:
+    rest = _facts({key: value for key, value in model.items() if key != "name"})
+    return ": ".join(filter(None, [str(model.get("name") or ""), rest]))
+
+
+def _tokens(header: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    seen = header.get("tokens_seen", about.get("tokens_seen"))
+    if seen is None:
+        return ""
+    books = header.get("ledger") or {}
+    left_out = {reason: n for reason, n in books.get("tokens", {}).items() if reason != "counted"}
+    passes = books.get("passes", {}).get("counted")
+    text = f"{_value(seen)} counted"
+    text += f" in {_value(passes)} forward {'pass' if passes == 1 else 'passes'}" if passes else ""
+    return text + "".join(f"; left out: {_value(n)} {reason}" for reason, n in left_out.items())
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{str(key).replace('_', ' ')} {_value(value)}" for key, value in facts.items())
+
+
+def _value(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def _of_dicts(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return [[name.replace("_", " ") for name in names], *([_value(row.get(name)) for name in names] for row in rows)]
+
+
+def _points(contents: store.Contents) -> list[list[str]]:
+    """A table of hook points: what is known of each from its facts and the shapes of its arrays."""
+    found = []
+    for k, facts in enumerate(contents.header["points"]):
+        arrays = {name.partition(".")[2]: at for name, at in contents.tensors.items() if name.startswith(f"{k}.")}
+        edges, tables, estimates = (arrays.get(name) for name in ("edges", "tables", "mi"))
+        row = {"hook point": facts["name"]}
+        if edges is not None:
+            all_of = f" of {facts['width']:,}" if facts.get("width", edges.shape[0]) != edges.shape[0] else ""
+            row |= {"dimensions": f"{edges.shape[0]:,}{all_of}"}
+        elif "variables" in facts:
+            row |= {"dimensions": f"{len(facts['variables']):,}"}
+        pairs = tables or estimates
+        row |= {"pairs": f"{pairs.shape[0]:,}"} if pairs is not None else {}
+        bins = facts.get("bins", None if edges is None else edges.shape[1] + 1)
+        row |= {"bins": str(bins)} if bins is not None else {}
+        row |= {name: str(facts[name]) for name in ("method", "correction") if name in facts}
+        samples = facts.get("n", facts.get("samples"))
+        row |= {"samples": f"{samples:,}"} if isinstance(samples, int) else {}
+        row |= {"beside": _beside(arrays)} if tables is not None and _beside(arrays) else {}
+        row["bytes"] = in_bytes(sum(at.nbytes for at in arrays.values()))
+        found.append(row)
+    names = list(dict.fromkeys(name for row in found for name in row))
+    return [names, *([row.get(name, "-") for name in names] for row in found)] if found else []
+
+
+def _beside(arrays: Mapping[str, store.Tensor]) -> str:
+    """What is kept beside the pairs."""
+    shards = sum(name.startswith("shard.") and name.endswith(".tables") for name in arrays)
+    said = [
+        f"{arrays['lagged'].shape[0]} lags" if "lagged" in arrays else "",
+        f"{shards} shards" if shards else "",
+        "swap" if "swapped.tables" in arrays else "",
+        "moments" if "moments.n" in arrays else "",
+    ]
+    return ", ".join(filter(None, said))
+
+
+def _indented(table: Sequence[Sequence[str]], by: int) -> list[str]:
+    """A table in columns: words to the left, numbers to the right."""
+    head, *rows = table
+    columns = list(zip(*table, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [all(cell[:1].isdigit() or cell[:1] in "-" for cell in column[1:]) for column in columns]
+    lines = []
+    for row in (head, *rows):
+        cells = (f"{cell:>{w}}" if r else f"{cell:<{w}}" for cell, w, r in zip(row, widths, right, strict=True))
+        lines.append((" " * by + "  ".join(cells)).rstrip())
+    return lines
