@@ -16,6 +16,7 @@ __all__ = [
     "ModelError",
     "PointError",
     "ProbeError",
+    "RankError",
     "RoomError",
     "StoreError",
     "nearest",
@@ -72,6 +73,10 @@ class PointError(MIProbeError, KeyError):
 
 class StoreError(MIProbeError):
     """A file is missing, cut off, altered, or of another kind or version."""
+
+
+class RankError(MIProbeError):
+    """Another process of a run has ended, or does not answer; the message names it."""
 
 
 class RoomError(MIProbeError):

@@ -81,6 +81,7 @@ DIRECTIONS: dict[str, set[str]] = {
         *("binning", "counts", "errors", "estimation", "estimators", "footprint", "independence", "ledger", "places"),
         *("pointcounts", "probe", "result", "store", "stream", "tokens"),
     },
+    "ranks": {"binning", "errors", "state"},
     "hooks": {"binning", "errors", "footprint", "ledger", "pointcounts", "probe", "state", "stream", "subset", "tokens"},
     "models": {"errors"},
     "corpus": {"errors"},
