@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mi_probe.accumulation import accumulate, sample_activations
     from mi_probe.binning import Binning
     from mi_probe.calibration import calibrate
-    from mi_probe.convergence import convergence
+    from mi_probe.settling import convergence
     from mi_probe.corpus import documents, sample_text
     from mi_probe.counts import JointCounts
     from mi_probe.edges import Edges
@@ -56,7 +56,7 @@ _HOME = {
     "accumulate": "accumulation",
     "attach": "hooks",
     "calibrate": "calibration",
-    "convergence": "convergence",
+    "convergence": "settling",
     "describe": "report",
     "documents": "corpus",
     "ksg": "neighbours",

@@ -79,15 +79,15 @@ def accumulate(
     edges : mapping of hook point -> Binning, optional
         As in `attach`: a `mi_probe.Edges`, or the ``binnings`` of another run.
     calibration : {"auto", "head", "sample"}
-        Where edges come from, if none are given: from the first tokens, or from a random sample of all text, read once for it; see
-        `mi_probe.calibrate`. "auto" takes a sample where there is more than a megabyte of text that can be read twice.
+        Where edges come from, if none are given: from the first tokens, or from a random sample of all text, read once for it;
+        see `mi_probe.calibrate`. "auto" takes a sample where there is more than a megabyte of text that can be read twice.
     seed : int
         For the sample.
     max_tokens : int, optional
         Stop after so many tokens of the text (of this shard), BOS not among them.
     shard : (int, int)
-        Count part k of n only, such as ``(2, 8)``, for another process on another machine to count the others. They add up if they
-        are given the same edges.
+        Count part k of n only, such as ``(2, 8)``, for another process on another machine to count the others. They add up if
+        they are given the same edges.
     checkpoint : path, optional
         File to save the state to, as the run goes on and in the end. Ctrl-C or SIGTERM then end the run with a checkpoint.
     checkpoint_tokens : int, optional
@@ -204,7 +204,8 @@ def _require(
         raise InputError(f"shard must be two numbers k and n, 1 <= k <= n: (2, 8) is the second of eight; got {shard!r}.")
     if calibration not in get_args(Calibration):
         raise InputError(
-            f"calibration must be one of {get_args(Calibration)}; got {calibration!r}{nearest(calibration, get_args(Calibration))}."
+            f"calibration must be one of {get_args(Calibration)}; got {calibration!r}"
+            f"{nearest(calibration, get_args(Calibration))}."
         )
     if path is None and (resume or checkpoint_tokens is not None):
         raise InputError("to save checkpoints or go on from one, name a file: checkpoint='state.safetensors'.")
@@ -245,8 +246,8 @@ def _go_on(
             continue
         if run[name] != wanted:
             raise CheckpointError(
-                f"{path} is of a run with {_WORDS[name]}: {_short(run[name])} there, {_short(wanted)} now. Go on as it was begun, or "
-                "name another file."
+                f"{path} is of a run with {_WORDS[name]}: {_short(run[name])} there, {_short(wanted)} now. "
+                "Go on as it was begun, or name another file."
             )
     if run.get("weights") != facts["weights"]:
         raise CheckpointError(f"{path} is of a run with another model: its weights are not these. Name another file.")

@@ -498,6 +498,64 @@ class JointCounts:
         twin += self
         return twin
 
+    # -- moving between processes ------------------------------------------------------------------------------------
+
+    def reserve(self, n: int) -> np.dtype[Any] | None:
+        """Make the tables, wide enough for n samples, so that nothing fails for lack of memory later.
+
+        Returns
+        -------
+        dtype or None
+            Of the tables; None where n is 0 and there are none.
+        """
+        self.flush()
+        return None if self._tables is None and not n else self._allocated(max(n, self._n)).dtype
+
+    def give(self, send: Callable[[NDArray[Any]], None]) -> None:
+        """Hand the counts over: `send` is called with missing, trimmed, margins and tables. What was handed over is zero then.
+
+        Edges stay, and so does the memory. If `send` raises, some may have it and some not: these counts are not whole then.
+        """
+        self.flush()
+        self._broken = True  # as in flush
+        for array in self._sums(self._n):
+            send(array)
+        self._clear()
+        self._broken = False
+
+    def take_in(self, n: int, dtype: np.dtype[Any], add: Callable[[NDArray[Any], np.dtype[Any]], None]) -> None:
+        """Add n samples that another has counted of the same pairs in the same bins.
+
+        Parameters
+        ----------
+        n : int
+        dtype : dtype
+            Of the other's tables.
+        add : callable
+            Is called with each array in the order of `give`, and the type of the other's; it adds to the array in place.
+        """
+        self.flush()
+        sums = self._sums(self._n + n)
+        self._broken = True  # as in flush
+        for array in sums:
+            add(array, dtype if array is self._tables else array.dtype)
+        self._n += n
+        self._broken = False
+
+    def _sums(self, n: int) -> tuple[NDArray[Any], ...]:
+        """What adds up, with room for n samples."""
+        return self._missing, self._trimmed, self._margins, self._allocated(n)
+
+    def _clear(self) -> None:
+        if self._tables is not None and self._tables.dtype != np.int32:
+            self._tables = None  # as narrow as it begins
+        for array in (self._missing, self._trimmed, self._margins, self._tables):
+            if array is not None:
+                array[:] = 0
+        self._n = self._buffered = self._settled = 0
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
     def flush(self) -> None:
         """Count what is buffered into the tables. Reading these does it first."""
         self._settle()

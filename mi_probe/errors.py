@@ -18,6 +18,7 @@ __all__ = [
     "OverlapError",
     "PointError",
     "ProbeError",
+    "RankError",
     "RoomError",
     "Stopped",
     "StoreError",
@@ -90,7 +91,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class RankError(MIProbeError):
-    """tmp"""
+    """Another process of a run has ended, or does not answer; the message names it."""
 
 
 class RoomError(MIProbeError):

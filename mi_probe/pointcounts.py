@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -216,6 +217,60 @@ class PointCounts:
         self._broken = False
         return self
 
+    # -- moving between processes ------------------------------------------------------------------------------------
+
+    def description(self) -> dict[str, str]:
+        """What must be equal for counts to move between processes: plain text, with digests in place of arrays."""
+        binning = self.binning
+        arrays = {name: getattr(binning, name) for name in ("edges", "limits", "frame", "dimensions")}
+        same = {
+            "variables": f"{binning.variables} of {binning.width}",
+            "bins": f"{binning.bins} {binning.method}",
+            **{name: "none" if array is None else _digest(array) for name, array in arrays.items()},
+            "pairs": "all" if self.joint.listed is None else _digest(self.joint.listed),
+        }
+        return same | {name: str(value) for name, value in vars(self.extras).items()}
+
+    def reserve(self, samples: Mapping[str, int]) -> dict[str, tuple[int, str]]:
+        """Make tables with room for so many samples in each part, at least for those that are there.
+
+        Returns
+        -------
+        dict of str -> (int, str)
+            By part: the samples that are there, and the type of the tables; parts without samples are left out.
+        """
+        self.require_whole()
+        types = {name: (part, part.reserve(samples.get(name, 0))) for name, part in self._parts().items()}
+        return {name: (part.n, dtype.str) for name, (part, dtype) in types.items() if part.n and dtype is not None}
+
+    def give(self, send: Callable[[NDArray[Any]], None]) -> None:
+        """Hand all that was counted over, array by array; it is zero then, and the edges stay. See `JointCounts.give`."""
+        self.flush()
+        self._broken = True
+        for part in self._parts().values():
+            if part.n:
+                part.give(send)
+        send(self._lagged.counts)
+        self._lagged.counts[:] = 0
+        if self.moments is not None:
+            self.moments.give(send)
+        self._broken = False
+
+    def take_in(
+        self, samples: Mapping[str, tuple[int, str]], add: Callable[[NDArray[Any], np.dtype[Any]], None]
+    ) -> None:  # fmt: skip
+        """Add what another gives, of the same description; `samples` is what its `reserve` said. See `JointCounts.take_in`."""
+        self.flush()
+        self._broken = True
+        for name, part in self._parts().items():
+            if name in samples:
+                n, dtype = samples[name]
+                part.take_in(n, np.dtype(dtype), add)
+        add(self._lagged.counts, self._lagged.counts.dtype)
+        if self.moments is not None:
+            self.moments.take_in(add)
+        self._broken = False
+
     def copy(self) -> PointCounts:
         """An independent copy."""
         twin = PointCounts(self.binning, self.extras, self.joint.listed)
@@ -314,6 +369,10 @@ def _require_shapes(extras: Extras, binning: Binning, arrays: Mapping[str, NDArr
         if arrays[name].shape != shape or arrays[name].dtype != np.int64:
             got = f"{arrays[name].dtype} of {arrays[name].shape}"
             raise InputError(f"'{name}' must be int64 of shape {shape}; got {got}.")
+
+
+def _digest(array: NDArray[Any]) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest()
 
 
 def _add(counts: JointCounts, codes: Any) -> None:

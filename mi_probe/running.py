@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import xxhash
 
 from mi_probe import store
-from mi_probe.convergence import measured
 from mi_probe.corpus import Block, Emptiness, Place, Window, blocks, packed, windows
 from mi_probe.coverage import Part
 from mi_probe.errors import CheckpointError, Stopped
 from mi_probe.hooks import AttachedProbe
 from mi_probe.ranks import Ranks
+from mi_probe.settling import measured
 from mi_probe.sources import Corpus
 
 __all__ = ["Run", "Stops", "Wanted"]
@@ -159,7 +159,7 @@ class Run:
             digest = "" if known else passed.hexdigest()
             if block.number == number and digest != self._start.get("digest", digest):
                 raise CheckpointError(
-                    f"the texts are not those that were counted before: the first {number:,} blocks of them differ."
+                    f"these are not those texts: the texts are not those that were counted before: the first {number:,} blocks of them differ."
                 )
             if not known:
                 passed.update("\0".join(piece.text for piece in block.pieces).encode(errors="surrogatepass"))

@@ -46,7 +46,9 @@ def measured(state: ProbeState, text_tokens: int) -> dict[str, Any]:
     return {"tokens": state.tokens_seen, "text_tokens": text_tokens, "points": points}
 
 
-def _mean(values: NDArray[np.float64]) -> float | None:
+def _mean(values: NDArray[np.float64] | None) -> float | None:
+    if values is None:
+        return None
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else None
 
@@ -69,8 +71,8 @@ def convergence(state: ProbeState | Sequence[dict[str, Any]]) -> pandas.DataFram
     Returns
     -------
     DataFrame
-        ``tokens`` counted, ``point``, ``mi`` (mean over pairs), ``high`` (95 % of the pairs lie below), ``se`` (mean standard error
-        for independent samples), ``shard_se`` (from shards of documents) and ``change`` of ``mi`` since the row before, in nats.
+        ``tokens`` counted, ``point``, ``mi`` (mean over pairs), ``high`` (95 % of the pairs lie below), ``se`` (mean standard
+        error for independent samples), ``shard_se`` (from shards of documents) and ``change`` of ``mi`` since the row before, in nats.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Where texts come from: strings and files, tables and streams of the datasets library, in a fixed order that can be gone back to."""
+"""Where texts come from: strings and files, tables and streams of the datasets library, in an order that can be gone back to."""
 
 from __future__ import annotations
 

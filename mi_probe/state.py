@@ -9,7 +9,7 @@ import os
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -404,6 +404,74 @@ class ProbeState:
             "calibration": copy.deepcopy(_calibration_of_both(self.calibration, other.calibration)),
             "convergence": [],
         }
+
+    # -- moving between processes ------------------------------------------------------------------------------------
+
+    @_at_one_moment
+    def description(self) -> dict[str, dict[str, str]]:
+        """What must be equal for counts to move between the processes of a run, by what it is about; plain text.
+
+        Raises
+        ------
+        InputError
+            Rows wait for edges at a hook point.
+        """
+        found = {"the probe": {fact: str(getattr(self.probe, fact)) for fact in _SAME_VALUES}}
+        found["the model"] = {fact: str(self.model.get(fact)) for fact in SAME_MODEL}
+        started = self._started()
+        for name, stream in self.streams.items():
+            counts = stream.counts
+            if counts is None and name in started:
+                raise InputError(
+                    f"hook point '{name}' has {stream.n:,} rows that wait for edges, and rows do not move between processes: fit "
+                    "the edges in one of them, and give them to all."
+                )
+            found[f"hook point '{name}'"] = {"edges": "none"} if counts is None else counts.description()
+        return found
+
+    @_at_one_moment
+    def reserve(self, samples: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, tuple[int, str]]]:
+        """Make tables with room for so many samples, by hook point and part; returns what is there, see `PointCounts.reserve`."""
+        self._started()
+        streams = {name: stream.counts for name, stream in self.streams.items()}
+        return {name: counts.reserve(samples.get(name, {})) for name, counts in streams.items() if counts is not None}
+
+    @_at_one_moment
+    def books(self) -> dict[str, Any]:
+        """What is counted beside the tables, as plain numbers: forward passes, tokens, rows left out, documents."""
+        left_out = {name: dict(reasons) for name, reasons in self.left_out.items()}
+        return {"ledger": self.ledger.to_dict(), "left_out": left_out, "documents": dict(self._documents)}
+
+    @_at_one_moment
+    def give(self, send: Callable[[NDArray[Any]], None]) -> None:
+        """Hand all counts over, array by array: they are zero then, and so are the `books`. Edges stay."""
+        self._started()
+        self._torn = True  # until every hook point has given
+        for stream in self.streams.values():
+            if stream.counts is not None and stream.n:
+                stream.counts.give(send)
+        self.ledger, self.left_out = Ledger(), {}
+        self._documents.clear()
+        self._torn = False
+
+    @_at_one_moment
+    def take_in(
+        self,
+        samples: Mapping[str, Mapping[str, tuple[int, str]]],
+        books: Mapping[str, Any],
+        add: Callable[[NDArray[Any], np.dtype[Any]], None],
+    ) -> None:
+        """Add what another state of the same description gives; `samples` and `books` are what its `reserve` and `books` said."""
+        self._started()
+        self._torn = True  # until every hook point has it
+        for name, stream in self.streams.items():
+            if stream.counts is not None and samples[name]:
+                stream.counts.take_in(samples[name], add)
+        self.ledger += Ledger.from_dict(books["ledger"])
+        for name, reasons in books["left_out"].items():
+            self.left_out.setdefault(name, Counter()).update(reasons)
+        self._documents.update(books["documents"])
+        self._torn = False
 
     @_at_one_moment
     def save(self, path: str | os.PathLike[str]) -> None:

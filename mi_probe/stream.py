@@ -194,6 +194,11 @@ class PointStream:
             self._frozen.release_device()
 
     @property
+    def counts(self) -> PointCounts | None:
+        """The counts as they go on, once there are edges; None before."""
+        return self._frozen
+
+    @property
     def started(self) -> bool:
         """Whether there is anything to read: rows, or edges that were given."""
         return self._frozen is not None or self.n > 0

@@ -79,8 +79,8 @@ def hash_of_weights(model: HookedModel) -> str:
     import xxhash
 
     state = xxhash.xxh3_128()
-    inner = inner_of(model)
-    for name, weight in sorted((model if inner is None else inner).state_dict().items()):
+    whole: Any = inner_of(model) or model
+    for name, weight in sorted(whole.state_dict().items()):
         values = weight.detach().cpu().contiguous()
         state.update(f"{name} {values.dtype} {tuple(values.shape)} ".encode())
         state.update(values.reshape(-1).view(torch.uint8).numpy().data)
