@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from mi_probe.accumulation import accumulate, sample_activations
     from mi_probe.binning import Binning
     from mi_probe.calibration import calibrate
-    from mi_probe.settling import convergence
     from mi_probe.corpus import documents, sample_text
     from mi_probe.counts import JointCounts
     from mi_probe.edges import Edges
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from mi_probe.ranks import Ranks
     from mi_probe.report import describe
     from mi_probe.result import MIResult
+    from mi_probe.settling import convergence
     from mi_probe.sources import Corpus, open_corpus
     from mi_probe.state import ProbeState
 

@@ -265,13 +265,12 @@ def _go_on(
             except MergeError as error:
                 raise CheckpointError(f"{path} was counted with other edges: at '{name}', {error}") from None
     binnings = ranks.share_edges(None if state is None else state.binnings)
-    facts_of = ranks.broadcast(
-        None if state is None else (state.probe, state.run, state.parts, state.convergence, state.calibration)
-    )
+    names = ("probe", "run", "parts", "convergence", "calibration")
+    said = ranks.broadcast({} if state is None else {name: getattr(state, name) for name in names})
     if state is not None:
         attached.take_up(state)
     else:
-        attached.probe, attached.run, attached.parts, attached.convergence, attached.calibration = facts_of
+        vars(attached).update(said)
         attached.take_edges(binnings)
 
 

@@ -158,9 +158,7 @@ class Run:
                 self._source = xxhash.xxh3_128_hexdigest("".join(piece.text for piece in block.pieces).encode(errors="replace"))
             digest = "" if known else passed.hexdigest()
             if block.number == number and digest != self._start.get("digest", digest):
-                raise CheckpointError(
-                    f"these are not those texts: the texts are not those that were counted before: the first {number:,} blocks of them differ."
-                )
+                raise CheckpointError(f"these are not the texts that were counted before: their first {number:,} blocks differ.")
             if not known:
                 passed.update("\0".join(piece.text for piece in block.pieces).encode(errors="surrogatepass"))
             if block.number >= number and block.number % of == shard - 1:

@@ -72,7 +72,8 @@ def convergence(state: ProbeState | Sequence[dict[str, Any]]) -> pandas.DataFram
     -------
     DataFrame
         ``tokens`` counted, ``point``, ``mi`` (mean over pairs), ``high`` (95 % of the pairs lie below), ``se`` (mean standard
-        error for independent samples), ``shard_se`` (from shards of documents) and ``change`` of ``mi`` since the row before, in nats.
+        error for independent samples), ``shard_se`` (from shards of documents) and ``change`` of ``mi`` since the
+        row before, in nats.
 
     Examples
     --------
