@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,8 +214,7 @@ class Ranks:
         values = [value if self.first else None]
         with self._in_touch():
             distributed.broadcast_object_list(values, src=0)
-        found: Any = values[0]
-        return found
+        return cast(T, values[0])
 
     def together(self, function: Callable[[], T]) -> list[T]:
         """Call a function on every rank and gather what it returns; where it fails on one, nobody goes on.
