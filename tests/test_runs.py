@@ -32,7 +32,7 @@ def same(one: ProbeState, other: ProbeState) -> bool:
     return (
         one.counts == other.counts
         and all(a.read() == b.read() for a, b in zip(one.streams.values(), other.streams.values(), strict=True))
-        and one.ledger.to_dict() == other.ledger.to_dict()
+        and one.ledger.tokens == other.ledger.tokens  # how many passes it took is the batch size's affair
     )
 
 
