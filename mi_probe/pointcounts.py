@@ -238,6 +238,13 @@ class PointCounts:
         for part in self._parts().values():
             part.flush()
 
+    def _settle(self) -> None:
+        """Before tables move: count what is buffered. Those of a share do not."""
+        if self.share is None:
+            self.flush()
+        else:
+            self.require_whole()
+
     def _parts(self) -> dict[str, JointCounts]:
         parts = {"": self.joint, **{f"shard.{s}.": shard for s, shard in enumerate(self.shards)}}
         return parts if self.swapped is None else {**parts, "swapped.": self.swapped}
@@ -302,7 +309,7 @@ class PointCounts:
 
         Of a share of the pairs, what is beside the tables: these stay.
         """
-        self.flush()
+        self._settle()
         self._broken = True
         for part in self._parts().values() if self.share is None else ():
             if part.n:
@@ -325,7 +332,7 @@ class PointCounts:
         self, samples: Mapping[str, tuple[int, str]], add: Callable[[NDArray[Any], np.dtype[Any]], None]
     ) -> None:  # fmt: skip
         """Add what another gives, of the same description; `samples` is what its `reserve` said. See `JointCounts.take_in`."""
-        self.flush()
+        self._settle()
         self._broken = True
         for name, part in self._parts().items() if self.share is None else ():
             if name in samples:
