@@ -241,7 +241,9 @@ class JointCounts:
         if self._listed is not None:
             mine = self._listed[slice(*self.places)]
             return _read_only(mine[:, 0]), _read_only(mine[:, 1])
-        return all_pairs(self.variables) if self.share is None else _pairs_of_rows(self.variables, *self.share.rows(self.variables))
+        return (
+            all_pairs(self.variables) if self.share is None else _pairs_of_rows(self.variables, *self.share.rows(self.variables))
+        )
 
     @property
     def n(self) -> int:

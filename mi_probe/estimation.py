@@ -143,7 +143,12 @@ def estimate_columns(
 
 
 def labelled(
-    counts: PointCounts, columns: Columns, *, correction: Correction, names: Sequence[str] | None = None, notes: Sequence[str] = ()
+    counts: PointCounts,
+    columns: Columns,
+    *,
+    correction: Correction,
+    names: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
 ) -> PairwiseMI:
     """Columns of all pairs, with the labels and notes that their counts give them; of these one share is enough.
 

@@ -616,7 +616,9 @@ class ProbeState:
                 stream = PointStream(probe)
                 if "method" in facts:
                     parts = {name.partition(".")[2]: a for name, a in arrays.items() if name.startswith(f"{k}.")}
-                    stream = PointStream.frozen(probe, PointCounts.from_arrays(probe.extras, facts, parts, share=share, copy=False))
+                    stream = PointStream.frozen(
+                        probe, PointCounts.from_arrays(probe.extras, facts, parts, share=share, copy=False)
+                    )
                 state.streams[facts["name"]] = stream
                 if facts.get("left_out"):
                     state.left_out[facts["name"]] = Counter(facts["left_out"])
