@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe import store
+from mi_probe import independence, store
 from mi_probe.corrections import Correction
 from mi_probe.estimation import Columns, estimate_columns, labelled
 from mi_probe.estimators import Estimate
@@ -110,19 +110,23 @@ def _of_point(
     ranks: Ranks, state: ProbeState, counts: PointCounts, correction: Correction, p_values: PValues
 ) -> PairwiseMI | None:
     made: list[Columns] = []
+    drawn = p_values == "permutation"
 
     def make() -> set[Any]:
         """Estimate here, and say which nulls these pairs have if some are to be drawn."""
         made.append(estimate_columns(counts, correction=correction, p_values="none" if drawn else p_values))
         return nulls_of(made[0].found.raw, PairMargins.of(counts.joint)) if drawn else set()
 
-    drawn = p_values == "permutation"
+    def draw() -> None:
+        require_few(len(set().union(*nulls)))  # of all pairs
+        p, said = independence.p_values(counts, made[0].found.raw, p_values)
+        assert p is not None
+        made[0] = made[0]._replace(more={**made[0].more, "p": p}, note=said)
+
     with counts.with_beside(ranks.spread):
         nulls = ranks.together(make)
         if drawn:
-            ranks.together(lambda: require_few(len(set().union(*nulls))))
-            made.clear()
-            ranks.together(lambda: made.append(estimate_columns(counts, correction=correction, p_values=p_values)))
+            ranks.together(draw)
     found, more, note = made[0]
     of_pairs = {name: array for name, array in vars(found).items() if array is not None and name not in _OF_VARIABLES}
     joined = {name: _joined(ranks, array) for name, array in (of_pairs | {f".{key}": a for key, a in more.items()}).items()}
@@ -158,14 +162,16 @@ def measured(ranks: Ranks, state: ProbeState, text_tokens: int) -> dict[str, Any
     """What `mi_probe.settling.measured` says of all pairs; for the first process."""
     points = {}
     for name, stream in state.streams.items():
-        if not stream.n:
-            continue
-        made: list[Mapping[str, NDArray[np.float64]]] = []
-        ranks.together(lambda counts=stream.read(), made=made: made.append(values_of(counts)))
-        joined = {key: _joined(ranks, array) for key, array in made[0].items()}
-        if ranks.first:
-            points[name] = in_short(joined)
+        if stream.n:
+            joined = _values(ranks, stream.read())
+            points[name] = in_short(joined) if ranks.first else {}
     return {"tokens": state.tokens_seen, "text_tokens": text_tokens, "points": points}
+
+
+def _values(ranks: Ranks, counts: PointCounts) -> dict[str, NDArray[np.float64]]:
+    made: dict[str, NDArray[np.float64]] = {}
+    ranks.together(lambda: made.update(values_of(counts)))
+    return {name: _joined(ranks, array) for name, array in made.items()}
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def estimate_columns(
     p_values: PValues = "auto",
     columns: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Columns:
-    """Every column of the pairs that have their tables here: all of them, or one share. The parameters are of `estimate_point`."""
+    """Every column of the pairs that have their tables here: all of them, or one share. Parameters as for `estimate_point`."""
     counts.require_whole()
     joint = counts.joint
     found = estimate(joint, correction=correction)

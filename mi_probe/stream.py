@@ -189,7 +189,7 @@ class PointStream:
             self._frozen.update(prepared.codes, places, prepared.steps)
 
     def commit_beside(self, prepared: Prepared, places: Places) -> NDArray[np.uint8]:
-        """Count what `prepare` returned into all but the tables, of which a share is here; returns the codes, for all processes."""
+        """Count what `prepare` returned into all but the tables, of which a share is here; returns the codes, for all."""
         assert self._frozen is not None  # the pairs are divided once there are edges
         assert prepared.codes is not None
         self._frozen.count_beside(prepared.codes, places, prepared.steps)
