@@ -44,6 +44,13 @@ class Corpus:
         Size of the text, for the time that is left.
     shuffle : callable, optional
         Takes a seed and gives the corpus in another order.
+
+    Examples
+    --------
+    >>> import mi_probe
+    >>> corpus = mi_probe.open_corpus(text="a cup of coffee")
+    >>> [list(document.pieces()) for document in corpus.documents()]
+    [['a cup of coffee']]
     """
 
     def __init__(

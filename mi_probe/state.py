@@ -341,9 +341,8 @@ class ProbeState:
             `OverlapError`: both hold counts of the same documents.
         """
         theirs, mine = other._started(), self._started()
-        facts = self._facts_with(other)
         if not theirs:
-            self._take_books(other, facts)
+            self._take_books(other, self._facts_with(other))
             return self
         for fact in _SAME_VALUES:
             one, two = getattr(self.probe, fact), getattr(other.probe, fact)
@@ -363,6 +362,7 @@ class ProbeState:
             except MergeError as error:
                 raise MergeError(f"at hook point '{name}', {error}") from None
 
+        facts = self._facts_with(other)
         for stream in (*theirs.values(), *mine.values()):
             stream.read().flush()  # counts that are not whole raise here, before anything changes
         self._torn = True  # until every hook point has it

@@ -101,7 +101,9 @@ DIRECTIONS: dict[str, set[str]] = {
     "report": {"corrections", "pointresult", "result", "units"},
     "info": {"coverage", "errors", "memory", "store"},
     "merging": {"coverage", "errors", "state", "store"},
-    "cli": {"calibration", "corpus", "errors", "info", "merging", "models", "planning", "probe", "rooms"},
+    "options": {"edges", "errors", "sources"},
+    "cli": {"calibration", "errors", "info", "merging", "models", "options", "planning", "probe", "rooms"},
+    "__main__": {"cli"},
 }
 
 # A method that is a shorter way to say what a later room does: imported when it is called, and not before.

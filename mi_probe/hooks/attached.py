@@ -143,6 +143,11 @@ class AttachedProbe(ProbeState):
             pairs = self.probe.subset.positions(binning.dimensions, binning.variables)
             self.streams[key] = PointStream.frozen(self.probe, PointCounts(binning, self.probe.extras, pairs))
 
+    def give(self, send: Callable[[NDArray[Any]], None]) -> None:
+        """As a `ProbeState` does; what is elsewhere then was counted all the same."""
+        super().give(send)
+        self._warned.add("nothing")
+
     # -- lifetime ----------------------------------------------------------------------------------------------------
 
     def _put_on(self, model: HookedModel) -> None:
