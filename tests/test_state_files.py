@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def almost(state: ProbeState) -> Iterator[ProbeState]:
         lambda s: s.convergence[1].update(change=0.1),
         lambda s: s.left_out.setdefault("a", Counter()).update(padding=1),
     ):
-        other = copy.deepcopy(state)
+        other = deepcopy(state)
         change(other)
         yield other
 
