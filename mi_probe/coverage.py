@@ -11,7 +11,7 @@ from typing import Any
 
 from mi_probe.errors import InputError, OverlapError
 
-__all__ = ["SEVERAL", "Part", "absent", "described", "origin", "parts_from", "together"]
+__all__ = ["SEVERAL", "Part", "absent", "described", "newer", "origin", "parts_from", "together"]
 
 SEVERAL = "equal edges, made in several ways"
 """Under this name the calibration of a sum holds those of its parts, where they say different things."""
@@ -151,12 +151,13 @@ def together(mine: Sequence[Part], theirs: Sequence[Part]) -> list[Part]:
                 same = "it" if one == two else "documents of it"
                 raise OverlapError(
                     f"both hold counts of the same documents: one has {one}, the other {two}. Adding them would count {same} "
-                    f"twice; merge shards of one order, each once{_newer(one, two)}."
+                    f"twice; merge shards of one order, each once{newer(one, two)}."
                 )
     return sorted([*mine, *theirs])
 
 
-def _newer(one: Part, two: Part) -> str:
+def newer(one: Part, two: Part) -> str:
+    """More advice on two that overlap, for the end of a message: they may be the same run, earlier and later."""
     where = ("source", "order", "shard", "of")
     same = all(getattr(one, what) == getattr(two, what) for what in where)
     return ", and of two files of one run the later" if same else ""

@@ -110,9 +110,9 @@ def _rows(header: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _choices(probe: Mapping[str, Any]) -> str:
-    """What a probe measures, without the lines of its text; which tokens, and how they are binned, where it says so."""
+    """What a probe measures in one line; what is off or not limited is not said."""
     flat = {k: v for key, value in probe.items() for k, v in (value.items() if isinstance(value, dict) else [(key, value)])}
-    return _facts({key: value for key, value in flat.items() if key != "about"})
+    return _facts({key: value for key, value in flat.items() if key != "about" and value not in (False, 0, "all")})
 
 
 def _origin(about: Mapping[str, Any]) -> str:
@@ -123,9 +123,8 @@ def _origin(about: Mapping[str, Any]) -> str:
 def _place(position: Mapping[str, Any], limit: int | None) -> str:
     """How far a run is that is not over."""
     of = "" if limit is None else f" of {limit:,}"
-    return (
-        f"after {_value(position.get('tokens'))}{of} tokens of the text, in block {_value(position.get('block'))}; with --resume"
-    )
+    tokens, block = _value(position.get("tokens")), _value(position.get("block"))
+    return f"with --resume, after {tokens}{of} tokens of the text, in its block {block}"
 
 
 def _model(model: Mapping[str, Any]) -> str:
