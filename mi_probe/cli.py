@@ -262,8 +262,15 @@ def info(
     """
     from mi_probe.info import told
 
+    failed = False
     for k, file in enumerate(files):
-        print("\n" * bool(k) + told(file, check=check))
+        try:
+            print("\n" * bool(k) + told(file, check=check))
+        except MIProbeError as error:  # the others are told all the same
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+    if failed:
+        sys.exit(1)
 
 
 @app.command(help_flags=[])

@@ -418,7 +418,7 @@ def check(path: str | os.PathLike[str]) -> Contents:
 @contextmanager
 def _opened(path: Path) -> Iterator[FileIO]:
     if not path.is_file():
-        raise StoreError(f"there is no file {path}.")
+        raise StoreError(f"{path} is a folder: name a file." if path.is_dir() else f"there is no file {path}.")
     try:
         with path.open("rb", buffering=0) as file:
             yield file

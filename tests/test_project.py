@@ -82,7 +82,7 @@ DIRECTIONS: dict[str, set[str]] = {
         *("binning", "counts", "coverage", "errors", "estimation", "estimators", "footprint", "independence", "ledger", "places"),
         *("pointcounts", "probe", "result", "store", "stream", "tokens"),
     },
-    "edges": {"binning", "errors", "probe", "state", "store"},
+    "edges": {"binning", "coverage", "errors", "probe", "state", "store"},
     "drift": {"errors", "state"},
     "hooks": {"binning", "errors", "footprint", "ledger", "pointcounts", "probe", "state", "stream", "subset", "tokens"},
     "models": {"errors"},
