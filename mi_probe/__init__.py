@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mi_probe import corpus, errors, estimators, hooks, independence, plots, units
+    from mi_probe import corpus, errors, estimators, hooks, independence, options, plots, units
     from mi_probe.accumulation import accumulate, sample_activations
     from mi_probe.binning import Binning
     from mi_probe.calibration import calibrate
@@ -68,7 +68,7 @@ _HOME = {
     "sample_activations": "accumulation",
     "sample_text": "corpus",
 }
-_MODULES = ("corpus", "errors", "estimators", "hooks", "independence", "plots", "units")
+_MODULES = ("corpus", "errors", "estimators", "hooks", "independence", "options", "plots", "units")
 
 __all__ = [
     "Binning",
@@ -98,6 +98,7 @@ __all__ = [
     "load_model",
     "load_probe",
     "open_corpus",
+    "options",
     "pairwise",
     "plan",
     "plots",

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
 from mi_probe import __version__, rooms
-from mi_probe.errors import InputError, MIProbeError, RoomError, nearest
+from mi_probe.errors import InputError, MIProbeError, MIProbeWarning, RankError, RoomError, nearest
+from mi_probe.options import Texts
 
 __all__ = ["app", "main"]
 
@@ -150,47 +152,14 @@ def plan(
     print(planned(model, what, tokens=tokens, pass_tokens=pass_tokens))
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Texts:
-    """The options that name texts, for every command that reads some.
-
-    Attributes
-    ----------
-    text_file : list
-        Text files, folders of .txt files, or - for standard input; may be given several times.
-    """
-
-    text_file: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative=())] = None
-
-    def documents(self) -> list[Any]:
-        """The texts themselves.
-
-        Raises
-        ------
-        InputError
-            None is named, or one is not there.
-        """
-        from mi_probe.corpus import documents
-
-        if not self.text_file:
-            raise InputError("name the texts: --text-file FILES or folders of .txt files.")
-        return documents(text_file=self.text_file)
-
-    def words(self) -> list[str]:
-        """The same options, to be typed again."""
-        return ["--text-file", *map(str, self.text_file or ())]
-
-
 @app.command
 def calibrate(
     probe: str = "dimension_pairs",
     *,
-    texts: Texts | None = None,
+    texts: Texts = Texts(),
     model: str = "coffee-gpt2",
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("edges.safetensors"),
     force: bool = False,
-    seed: int = 0,
     stretches: int = 64,
     hooks: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     layers: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
@@ -212,8 +181,6 @@ def calibrate(
         Where to save the edges.
     force : bool
         Replace a file that is there.
-    seed : int
-        The same seed and the same texts give the same edges.
     stretches : int
         Stretches of text that the sample is from, at least; more of them represent the corpus better, and take longer.
     hooks : list
@@ -242,10 +209,10 @@ def calibrate(
         "trim_z": trim_z,
         "calibration_tokens": calibration_tokens,
     }
-    texts = texts or Texts()
+    if not texts.named:
+        raise InputError("name the texts: --text-file FILES or folders, --dataset NAME, or --text TEXT.")
     what = replace(load_probe(probe), **{name: value for name, value in asked.items() if value is not None})
-    corpus = texts.documents()
-    edges = calibrated(load_model(model), corpus, what, seed=seed, stretches=stretches, progress=True)
+    edges = calibrated(load_model(model), texts.corpus(), what, seed=texts.seed, stretches=stretches, progress=True)
     edges.save(out)
     print(edges)
     words = ["mi-probe", "run", "dimension_pairs", "--model", model, *texts.words()]
@@ -295,8 +262,15 @@ def info(
     """
     from mi_probe.info import told
 
+    failed = False
     for k, file in enumerate(files):
-        print("\n" * bool(k) + told(file, check=check))
+        try:
+            print("\n" * bool(k) + told(file, check=check))
+        except MIProbeError as error:  # the others are told all the same
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+    if failed:
+        sys.exit(1)
 
 
 @app.command(help_flags=[])
@@ -368,18 +342,25 @@ def _function(path: Path) -> Callable[..., Any]:
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script. Of several processes that torchrun started, the first speaks for all."""
     warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
+    rank = os.environ.get("RANK", "0")
+    if rank != "0":
+        warnings.simplefilter("ignore", MIProbeWarning)
     try:
         app(_standard_input_named(tuple(sys.argv[1:])))
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         sys.exit(0)
     except (MIProbeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if rank == "0":
+            print(f"error: {error}", file=sys.stderr)
+        elif isinstance(error, RankError):  # the first one may be who is gone
+            print(f"error on rank {rank}: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        if rank == "0":
+            print(str(stop) or "stopped.", file=sys.stderr)
         sys.exit(130)
 
 

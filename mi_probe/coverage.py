@@ -1,4 +1,4 @@
-"""Which shards of which corpora some counts hold, so that no document is counted twice."""
+"""Which shards of which corpora some counts hold, so that no document is counted twice; what edges were made from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from typing import Any
 
 from mi_probe.errors import InputError, OverlapError
 
-__all__ = ["Part", "absent", "described", "parts_from", "together"]
+__all__ = ["SEVERAL", "Part", "absent", "described", "newer", "origin", "parts_from", "together"]
+
+SEVERAL = "equal edges, made in several ways"
+"""Under this name the calibration of a sum holds those of its parts, where they say different things."""
 
 
 _MOST_LISTED = 10_000  # shards that are looked through one by one
@@ -148,12 +151,13 @@ def together(mine: Sequence[Part], theirs: Sequence[Part]) -> list[Part]:
                 same = "it" if one == two else "documents of it"
                 raise OverlapError(
                     f"both hold counts of the same documents: one has {one}, the other {two}. Adding them would count {same} "
-                    f"twice; merge shards of one order, each once{_newer(one, two)}."
+                    f"twice; merge shards of one order, each once{newer(one, two)}."
                 )
     return sorted([*mine, *theirs])
 
 
-def _newer(one: Part, two: Part) -> str:
+def newer(one: Part, two: Part) -> str:
+    """More advice on two that overlap, for the end of a message: they may be the same run, earlier and later."""
     where = ("source", "order", "shard", "of")
     same = all(getattr(one, what) == getattr(two, what) for what in where)
     return ", and of two files of one run the later" if same else ""
@@ -192,6 +196,34 @@ def absent(parts: Sequence[Part]) -> list[str]:
             lacking = [Part(source, name, order, shard, of, True) for shard in range(1, of + 1) if shard not in there]
             lines.append(f"{_shards(lacking)} of {name or source} ({order})")
     return lines
+
+
+def origin(about: Mapping[str, Any]) -> str:
+    """What edges were made from, in words; empty where nothing is known.
+
+    Parameters
+    ----------
+    about : mapping
+        As `mi_probe.Edges` has it, or ``calibration`` of a state.
+
+    Examples
+    --------
+    >>> origin({"kind": "sample", "tokens": 20_000, "documents": 310, "corpus": "books", "seed": 0})
+    'from a random sample of 20,000 tokens of 310 documents (books)'
+    """
+    if isinstance(about.get(SEVERAL), list):
+        return "equal ones, " + " and ".join(dict.fromkeys(origin(each) or "of unknown origin" for each in about[SEVERAL]))
+    kind, tokens, documents, corpus = (about.get(name) for name in ("kind", "tokens", "documents", "corpus"))
+    if kind == "given":
+        return "given as arrays"
+    kinds = {"sample": "from all" if about.get("whole") else "from a random sample of"}
+    kinds |= {"head": "from the first", "run": "from a run's first"}
+    words = []
+    if kind in kinds and isinstance(tokens, int):
+        words.append(f"{kinds[kind]} {tokens:,} tokens")
+        words += [f"of {documents:,} document{'' if documents == 1 else 's'}"] if isinstance(documents, int) else []
+    words += [f"({corpus})"] if corpus else []
+    return " ".join(words)
 
 
 def _said(parts: list[Part]) -> str:

@@ -17,6 +17,7 @@ __all__ = ["Drift", "drift", "warn_of_drift"]
 # 64 random stretches are at most 0.005 above it on average over variables, and 0.03 in the worst of 128; from 16 stretches, 0.022
 # and 0.06. Edges from the first 4,096 tokens of one book are 0.035 to 0.104 above it, and 0.11 to 0.36, behind blocks.
 _MEAN, _WORST = 0.035, 0.12
+_ENOUGH = 4096  # tokens; a few pages are about something, and their bins never hold what those of a corpus do
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +123,8 @@ def drift(state: ProbeState) -> dict[str, Drift]:
 def warn_of_drift(state: ProbeState, *, stacklevel: int = 2) -> None:
     """Warn once, naming the worst hook point, where bins do not hold the shares that their edges were fitted for.
 
+    Counts of fewer than 4,096 tokens are let pass: a short text is never like a corpus.
+
     Parameters
     ----------
     state : ProbeState
@@ -133,12 +136,13 @@ def warn_of_drift(state: ProbeState, *, stacklevel: int = 2) -> None:
     MIProbeWarning
     """
     every = drift(state)
-    found = sorted((one for one in every.values() if one.drifted), key=lambda one: -one.mean)
+    found = sorted((one for one in every.values() if one.drifted and state.tokens_seen >= _ENOUGH), key=lambda one: -one.mean)
     if found:
         where = f"at {len(found)} of {len(every)} hook points" if len(every) > 1 else "at the hook point"
         warnings.warn(
             f"the edges do not represent what was counted {where}: {found[0]}. Estimates stay valid, with less resolution. Fit "
-            "edges on a random sample of the corpus, with mi_probe.calibrate or mi-probe calibrate, and count with these.",
+            "edges on a random sample of the corpus: calibration='sample' (--calibration sample), or once for several runs with "
+            "mi_probe.calibrate (mi-probe calibrate).",
             MIProbeWarning,
             stacklevel=stacklevel + 1,
         )

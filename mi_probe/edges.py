@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mi_probe import store
 from mi_probe.binning import Binning
+from mi_probe.coverage import origin
 from mi_probe.errors import InputError, MIProbeError, PointError, StoreError, nearest
 from mi_probe.probe import Probe
 from mi_probe.state import ProbeState
@@ -129,7 +130,7 @@ class Edges(Mapping[str, Binning]):
 
     def __str__(self) -> str:
         """What they are for and what they were made from, in words and a table."""
-        lines = [f"edges of {_hook_points(len(self))}{self._origin()}"]
+        lines = [", ".join(filter(None, [f"edges of {_hook_points(len(self))}", origin(self._about)]))]
         head = ("hook point", "dimensions", "bins", "method")
         rows = [
             (
@@ -144,21 +145,6 @@ class Edges(Mapping[str, Binning]):
         for row in (head, *rows):
             lines.append(f"  {row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}")
         return "\n".join(lines)
-
-    def _origin(self) -> str:
-        about = self._about
-        kind, tokens, documents, corpus = (about.get(name) for name in ("kind", "tokens", "documents", "corpus"))
-        kinds = {"sample": ", from a random sample of", "head": ", from the first", "run": ", from a run's first"}
-        if about.get("whole"):
-            kinds["sample"] = ", from all"
-        words = kinds.get(str(kind), "") if tokens is not None else ""
-        if words:
-            words += f" {tokens:,} tokens" if isinstance(tokens, int) else f" {tokens} tokens"
-            if isinstance(documents, int):
-                words += f" of {documents:,} document{'' if documents == 1 else 's'}"
-        if corpus:
-            words += f" ({corpus})"
-        return words
 
     # -- files -------------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ __all__ = [
     "Stopped",
     "StoreError",
     "nearest",
+    "require_point",
 ]
 
 
@@ -100,6 +101,18 @@ class RoomError(MIProbeError):
 
 class MIProbeWarning(UserWarning):
     """Something was left out of a measurement; the message says what and why."""
+
+
+def require_point(name: str, names: Iterable[str]) -> None:
+    """Raise `PointError`, with all names, unless a hook point is among them.
+
+    Examples
+    --------
+    >>> require_point("hidden_states.3", ["hidden_states.2", "hidden_states.3"])
+    """
+    names = list(names)
+    if name not in names:
+        raise PointError(f"there is no hook point '{name}'{nearest(name, names)}; there are {', '.join(names)}.")
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

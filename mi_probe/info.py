@@ -10,14 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from mi_probe import store
-from mi_probe.coverage import described, parts_from
+from mi_probe.coverage import absent, described, origin, parts_from
 from mi_probe.errors import MIProbeError, StoreError
 from mi_probe.memory import in_bytes
 
 __all__ = ["kind_of", "told"]
 
-_KINDS = {"state": "counts", "checkpoint": "counts of a run that can go on", "result": "estimates", "edges": "edges of bins"}
+_KINDS = {
+    "state": "a state, the counts of a probe",
+    "checkpoint": "a checkpoint, the counts of a run that is not over",
+    "result": "a result, the estimates of a probe",
+    "edges": "edges of bins, for runs to come",
+}
 _LONGEST = 100  # characters of a value
+_SAID_ELSEWHERE = ("probe", "corpus", "order", "shard", "calibration", "seed")  # facts of a run that have a row of their own
+_MOST_POINTS = 4  # whose convergence is shown; of more, the first and the last
 
 
 def kind_of(contents: store.Contents) -> str:
@@ -48,12 +55,9 @@ def told(path: str | os.PathLike[str], *, check: bool = False) -> str:
     >>> state = mi_probe.ProbeState(mi_probe.Probe(bins=3, lags=0))
     >>> state.update("layer 0", np.random.default_rng(0).standard_normal((60, 4)))
     >>> state.save(f"{folder.name}/a.safetensors")
-    >>> print(told(f"{folder.name}/a.safetensors").partition(": ")[2])  # doctest: +ELLIPSIS
-    state, counts (state/4, mi_probe ...), ...
-      tokens      60 counted
-    <BLANKLINE>
-      hook point  dimensions  pairs  bins   method  samples    bytes
-      layer 0              4      6     3 equal_count       60 ...
+    >>> print(told(f"{folder.name}/a.safetensors").partition("\n\n")[2])
+      hook point  dimensions  pairs  bins  method       samples  bytes
+      layer 0              4      6     3  equal_count       60  600 B
     >>> folder.cleanup()
     """
     path = Path(path)
@@ -70,16 +74,14 @@ def _told(path: Path, contents: store.Contents, checked: bool) -> str:
     header, kind = contents.header, kind_of(contents)
     if kind not in _KINDS:
         raise StoreError(f"{path} says that it is '{kind}', which this mi_probe does not know.")
-    lines = [f"{path}: {kind}, {_KINDS[kind]} ({header['schema']}, mi_probe {header.get('writer')}), {in_bytes(contents.nbytes)}"]
+    lines = [f"{path}: {_KINDS[kind]} ({header['schema']}, mi_probe {header.get('writer')}), {in_bytes(contents.nbytes)}"]
     rows = [row for row in _rows(header) if row[1]]
     if checked:
         rows.append(("digest", "fits: the file is as it was written"))
     width = max((len(name) for name, _ in rows), default=0)
     width = max(width, len("hook point"))
     lines += [f"  {name:<{width}}  {value}" for name, value in rows]
-    convergence = header.get("convergence") or []
-    if convergence:
-        lines += ["", "  convergence", *_indented(_of_dicts(convergence), 4)]
+    lines += _convergence(header.get("convergence") or [])
     points = _points(contents)
     if points:
         lines += ["", *_indented(points, 2)]
@@ -88,29 +90,53 @@ def _told(path: Path, contents: store.Contents, checked: bool) -> str:
 
 def _rows(header: Mapping[str, Any]) -> list[tuple[str, str]]:
     about = header["about"] if isinstance(header.get("about"), dict) else {}  # of results and edges
-    probe = header.get("probe") or about.get("probe") or ""
+    probe = tomllib.loads(header.get("probe") or about.get("probe") or "")
     run = dict(header.get("run") or {})
     totals, position = run.pop("totals", {}), run.pop("position", None)
+    parts = parts_from(header.get("parts") or [])
+    origin = about if header["schema"].startswith("edges/") else header.get("calibration") or {}
     return [
-        ("probe", str(tomllib.loads(probe).get("about") or "")),
+        ("probe", str(probe.get("about") or "")),
+        ("asked for", _choices(probe)),
         ("model", _model(header.get("model") or about.get("model") or {})),
         ("tokens", _tokens(header, about)),
         *((str(name), _value(number)) for name, number in totals.items()),
-        *(("corpus", line) for line in described(parts_from(header.get("parts") or []))),
-        ("calibration", _facts(header.get("calibration") or {})),
-        ("made from", _facts({key: value for key, value in about.items() if key not in ("probe", "model", "tokens_seen")})),
-        ("run", _facts(run)),
-        ("goes on at", "" if position is None else _facts(position) if isinstance(position, dict) else _value(position)),
+        *(("corpus", line) for line in described(parts)),
+        *(("not here", line) for line in absent(parts)),
+        ("edges", _origin(origin)),
+        ("run", _facts({key: value for key, value in run.items() if key not in _SAID_ELSEWHERE and value not in (None, 0)})),
+        ("goes on", "" if position is None else _place(position, run.get("max_tokens"))),
     ]
 
 
+def _choices(probe: Mapping[str, Any]) -> str:
+    """What a probe measures in one line; what is off or not limited is not said."""
+    flat = {k: v for key, value in probe.items() for k, v in (value.items() if isinstance(value, dict) else [(key, value)])}
+    return _facts({key: value for key, value in flat.items() if key != "about" and value not in (False, 0, "all")})
+
+
+def _origin(about: Mapping[str, Any]) -> str:
+    said = origin(about)
+    return said + (f", seed {about['seed']}" if said and about.get("seed") is not None else "")
+
+
+def _place(position: Mapping[str, Any], limit: int | None) -> str:
+    """How far a run is that is not over."""
+    of = "" if limit is None else f" of {limit:,}"
+    tokens, block = _value(position.get("tokens")), _value(position.get("block"))
+    return f"with --resume, after {tokens}{of} tokens of the text, in its block {block}"
+
+
 def _model(model: Mapping[str, Any]) -> str:
-    rest = _facts({key: value for key, value in model.items() if key != "name"})
-    return ": ".join(filter(None, [str(model.get("name") or ""), rest]))
+    name, layers, width = (model.get(key) for key in ("name", "n_layers", "d_model"))
+    known = [f"{_value(layers)} layers" if layers else "", f"width {_value(width)}" if width else ""]
+    flags = [str(key).replace("_", " ") for key, value in model.items() if value is True]
+    rest = {k: v for k, v in model.items() if k not in ("name", "n_layers", "d_model") and not isinstance(v, bool)}
+    return ", ".join(filter(None, [str(name or ""), *known, *flags, _facts(rest)]))
 
 
 def _tokens(header: Mapping[str, Any], about: Mapping[str, Any]) -> str:
-    seen = header.get("tokens_seen", about.get("tokens_seen"))
+    seen = header.get("tokens_seen") if "tokens_seen" in header else about.get("tokens_seen")
     if seen is None:
         return ""
     books = header.get("ledger") or {}
@@ -121,8 +147,27 @@ def _tokens(header: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     return text + "".join(f"; left out: {_value(n)} {reason}" for reason, n in left_out.items())
 
 
+def _convergence(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Mean MI over pairs as the run went on, at all hook points if they are few."""
+    names = list(dict.fromkeys(name for row in rows for name in row.get("points", {})))
+    if not names:
+        return []
+    names = names if len(names) <= _MOST_POINTS else [names[0], names[-1]]
+    table = [["tokens", *(text for name in names for text in (name, "change"))]]
+    before: dict[str, float] = {}
+    for row in rows:
+        cells = [_value(row["tokens"])]
+        for name in names:
+            mi = row["points"].get(name, {}).get("mi")
+            change = None if mi is None or name not in before else mi - before[name]
+            cells += ["-" if mi is None else f"{mi:.4f}", "-" if change is None else f"{change:+.4f}"]
+            before |= {} if mi is None else {name: mi}
+        table.append(cells)
+    return ["", "  convergence: mean MI over pairs, in nats, after so many tokens", *_indented(table, 2)]
+
+
 def _facts(facts: Mapping[str, Any]) -> str:
-    return ", ".join(f"{str(key).replace('_', ' ')} {_value(value)}" for key, value in facts.items())
+    return ", ".join(f"{str(key).replace('_', ' ')} {_value(value)}" for key, value in facts.items() if value is not None)
 
 
 def _value(value: Any) -> str:
@@ -132,13 +177,8 @@ def _value(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = " ".join((value if isinstance(value, str) else json.dumps(value)).split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
-
-
-def _of_dicts(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return [[name.replace("_", " ") for name in names], *([_value(row.get(name)) for name in names] for row in rows)]
 
 
 def _points(contents: store.Contents) -> list[list[str]]:
@@ -184,7 +224,7 @@ def _indented(table: Sequence[Sequence[str]], by: int) -> list[str]:
     head, *rows = table
     columns = list(zip(*table, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    right = [all(cell[:1].isdigit() or cell[:1] in "-" for cell in column[1:]) for column in columns]
+    right = [all(cell[:1].isdigit() or cell[:1] in "-+" for cell in column[1:]) for column in columns]
     lines = []
     for row in (head, *rows):
         cells = (f"{cell:>{w}}" if r else f"{cell:<{w}}" for cell, w, r in zip(row, widths, right, strict=True))

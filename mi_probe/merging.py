@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 from mi_probe import store
-from mi_probe.coverage import Part, absent, described, parts_from
+from mi_probe.coverage import Part, absent, described, newer, parts_from
 from mi_probe.errors import InputError, MIProbeError, MIProbeWarning, OverlapError, StoreError
 from mi_probe.state import ProbeState, totals_of
 
@@ -100,7 +100,7 @@ def merge_files(
         )
     lacking = absent(total.parts)
     if lacking:
-        warnings.warn(f"not there: {'; '.join(lacking)}.", MIProbeWarning, stacklevel=2)
+        warnings.warn(f"{out} lacks {'; '.join(lacking)}.", MIProbeWarning, stacklevel=2)
     return total
 
 
@@ -131,5 +131,5 @@ def _require_apart(paths: Sequence[Path]) -> None:
                 if one.overlaps(two):
                     raise OverlapError(
                         f"{path} holds {one}, and {other} holds {two}: documents would be counted twice. Merge shards of one "
-                        "order, each once, and of two files of one run the later."
+                        f"order, each once{newer(one, two)}."
                     )

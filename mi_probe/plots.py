@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from mi_probe.result import MIResult, as_result
 from mi_probe.units import Units, per_nat
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["depth_profile", "distributions", "heat_map", "pair_scatter"]
+__all__ = ["depth_profile", "distributions", "heat_map", "pair_scatter", "settling"]
 
 _FIRST = "#D55E00"  # the embedding; with viridis for the blocks, told apart by colour-blind readers too
 _BLUE = "#0072B2"
@@ -34,7 +36,8 @@ def _figure(*shape: int, size: tuple[float, float], **options: Any) -> tuple[Fig
     return figure, figure.subplots(*shape, **options)
 
 
-def _colours(result: MIResult) -> list[Any]:
+def _colours(result: Iterable[str]) -> list[Any]:
+    """One for each hook point."""
     from matplotlib import colormaps
 
     names = list(result)
@@ -254,6 +257,43 @@ def depth_profile(result: MIResult | PairwiseMI, *, units: Units = "nats") -> Fi
     axes.set_ylabel(f"mutual information of a pair ({units})")
     axes.legend(fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def settling(table: pandas.DataFrame, *, units: Units = "nats") -> Figure:
+    """Mean MI of the pairs at every hook point as tokens come in, each doubling a step to the right.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `mi_probe.convergence`.
+    units : {"nats", "bits"}
+
+    Examples
+    --------
+    >>> import mi_probe
+    >>> rows = [{"tokens": n, "points": {"embed": {"mi": 0.1 + 1 / n, "se": 0.001}}} for n in (8192, 16384, 32768)]
+    >>> len(settling(mi_probe.convergence(rows)).axes)
+    1
+    """
+    scale = per_nat(units)
+    names = list(dict.fromkeys(table["point"]))
+    figure, axes = _figure(size=(7.4, 4.2))
+    for name, colour in zip(names, _colours(names), strict=True):
+        rows = table[table["point"] == name]
+        first = _is_embedding(name)
+        axes.plot(
+            rows["tokens"], scale * rows["mi"], color=colour, lw=2.4 if first else 1.2, marker="o", ms=3, label=_label(name)
+        )
+    axes.set_xscale("log", base=2)
+    ticks = sorted(set(table["tokens"]))
+    axes.set_xticks(ticks, [f"{n:,.0f}" for n in ticks], rotation=30, ha="right", fontsize=8)
+    axes.minorticks_off()
+    axes.set_xlabel("tokens counted")
+    axes.set_ylabel(f"mean mutual information of a pair ({units})")
+    axes.set_title("settling: where lines are level, more text changes little", loc="left", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(fontsize=8, frameon=False, loc="outside right center")
     return figure
 
 

@@ -129,6 +129,13 @@ class Ranks:
         """Whether this is rank 0, which alone prints and writes."""
         return self.rank == 0
 
+    @property
+    def device(self) -> str | None:
+        """The GPU that is this process's own, for `mi_probe.load_model`; None where it is alone, or there is no GPU."""
+        import torch
+
+        return f"cuda:{self.local_rank}" if self.size > 1 and self.local_rank < torch.cuda.device_count() else None
+
     # -- lifetime ----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,11 +12,20 @@ from mi_probe.pointresult import PairwiseMI
 from mi_probe.result import MIResult, as_result
 from mi_probe.units import Units, per_nat
 
+if TYPE_CHECKING:
+    import pandas
+
 __all__ = ["describe"]
 
 
 def describe(
-    result: MIResult | PairwiseMI, *, top: int = 5, variables: str = "variables", samples: str = "samples", units: Units = "nats"
+    result: MIResult | PairwiseMI,
+    *,
+    top: int = 5,
+    variables: str = "variables",
+    samples: str = "samples",
+    units: Units = "nats",
+    settling: pandas.DataFrame | None = None,
 ) -> str:
     """What was measured, how much of it is chance, how sure it is, where the strongest pairs are: a few lines of plain text.
 
@@ -28,6 +38,8 @@ def describe(
         What these are, in the reader's words: "hidden dimensions", "tokens".
     units : {"nats", "bits"}
         What the numbers are in; the result itself stays in nats.
+    settling : DataFrame, optional
+        Of `mi_probe.convergence`: how much the last doubling of the tokens changed.
 
     Examples
     --------
@@ -66,6 +78,7 @@ def describe(
         kinds = "shard_se" if _there(points, "shard_se") else "se"
         source = "from shards of documents" if kinds == "shard_se" else f"if {samples} were independent"
         lines.append(f"Error:    one pair's value is off by {_range(points, kinds, scale)} (standard error, {source}).")
+    lines += _settled(settling, samples, units)
     lines += _evidence(result, samples)
     per_cell = worst.samples / worst.bins**2
     if too_few:
@@ -116,6 +129,20 @@ def _shift(result: MIResult, units: Units) -> list[str]:
         order = f"rank correlation {spread.rank_correlation:.2f}, where 1 is the same order"
         lines.append(f"          So it is no common shift: taking it off reorders the pairs there ({order}).")
     return lines
+
+
+def _settled(table: pandas.DataFrame | None, samples: str, units: Units) -> list[str]:
+    """What the last two rows of a table of convergence say together."""
+    if table is None or table["tokens"].nunique() < 2:
+        return []
+    before, now = sorted(set(table["tokens"]))[-2:]
+    last = table[table["tokens"] == now].set_index("point")
+    name = last["change"].abs().idxmax()
+    change, mi = last.loc[name, ["change", "mi"]]
+    return [
+        f"Settled:  from {before:,} to {now:,} {samples}, the mean moved by {per_nat(units) * abs(change):.2g} {units} at most, "
+        f"{abs(change / mi):.1%} (at {name}).".replace("%", " %")
+    ]
 
 
 def _evidence(result: MIResult, samples: str) -> list[str]:

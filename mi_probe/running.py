@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ __all__ = ["Run", "Stops", "Wanted"]
 
 _FIRST_ROW = 13  # of the table of convergence: 2^13 tokens, when edges are there as a rule
 _SECONDS = 600.0  # between checkpoints, where their number of tokens is not given
+_LOGGED = 30.0  # seconds between lines of progress in a file
+_ONE_WISH = 2.0  # seconds: Ctrl-C comes from the terminal, and again from torchrun
 _WHOLE = -1
 
 
@@ -63,10 +66,11 @@ class Wanted:
 
 
 class Stops:
-    """Notes that the process was asked to stop, by Ctrl-C or SIGTERM; asked a second time, it stops at once."""
+    """Notes that the process was asked to stop, by Ctrl-C or SIGTERM; asked again later, it stops at once."""
 
     def __init__(self) -> None:
         self.asked = False
+        self._when = 0.0
 
     @contextmanager
     def noted(self) -> Iterator[Stops]:
@@ -82,9 +86,10 @@ class Stops:
                 signal.signal(which, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if not self.asked:
+            self.asked, self._when = True, time.monotonic()
+        elif time.monotonic() - self._when > _ONE_WISH:
             raise KeyboardInterrupt
-        self.asked = True
 
 
 class _Read(NamedTuple):
@@ -191,6 +196,7 @@ class Run:
                 unit=" tokens",
                 unit_scale=True,
                 delay=2.0,
+                mininterval=0.1 if sys.stderr.isatty() else _LOGGED,
                 disable=not self._progress,
                 total=self.wanted.max_tokens,
                 initial=self.attached.tokens_seen,

@@ -44,6 +44,13 @@ class Corpus:
         Size of the text, for the time that is left.
     shuffle : callable, optional
         Takes a seed and gives the corpus in another order.
+
+    Examples
+    --------
+    >>> import mi_probe
+    >>> corpus = mi_probe.open_corpus(text="a cup of coffee")
+    >>> [list(document.pieces()) for document in corpus.documents()]
+    [['a cup of coffee']]
     """
 
     def __init__(
@@ -189,7 +196,7 @@ def open_corpus(
     if text is not None or len(kinds) > 1 or len(tables) < len(_files(paths)):
         raise InputError("give files of one kind: text, or JSON lines, or Parquet.")
     files = [str(path) for path in tables]
-    name = ", ".join(path.name for path in tables[:3]) + (", ..." if len(tables) > 3 else "")
+    name = ", ".join(path.name for path in tables[:3]) + (f" and {len(tables) - 3:,} more" if len(tables) > 3 else "")
     return _named(kinds.pop(), None, split, text_column, streaming, name=name, files=files)
 
 
@@ -233,9 +240,15 @@ def _of_list(texts: Sequence[Document], order: str = "as it comes", source: Call
         turn = np.random.default_rng(seed).permutation(len(texts))
         return _of_list([texts[k] for k in turn], f"shuffled, seed {seed}", known)
 
-    name = ", ".join(text.name for text in texts[:3]) + (", ..." if len(texts) > 3 else "")
     nbytes = sum(text.nbytes for text in texts)
-    return Corpus(name, read, known, order=order, nbytes=nbytes, shuffle=shuffle)
+    return Corpus(_name_of(texts), read, known, order=order, nbytes=nbytes, shuffle=shuffle)
+
+
+def _name_of(texts: Sequence[Document]) -> str:
+    names = sorted({text.name for text in texts})  # in whatever order the texts are
+    if len(texts) > 1 and len(names) == 1:
+        return f"{len(texts):,} texts"
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
 
 
 def _hash_of(texts: Sequence[Document]) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from mi_probe import store
 from mi_probe.binning import Binning, as_samples
 from mi_probe.counts import JointCounts
-from mi_probe.coverage import Part, parts_from, together
+from mi_probe.coverage import SEVERAL, Part, parts_from, together
 from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, StoreError
 from mi_probe.estimation import estimate_point
 from mi_probe.estimators import Correction
@@ -53,8 +53,6 @@ SAME_MODEL = (
 FOUND_IN_WEIGHTS = ("layer_norm_folded", "writing_weights_centred")
 
 _SAME_VALUES = ("skip_first", "skip_special", "sample_every", "when", "visit")
-
-_SEVERAL = "equal edges, made in several ways"
 
 _FACTS = ("run", "parts", "calibration", "convergence")
 
@@ -376,9 +374,8 @@ class ProbeState:
             `OverlapError`: both hold counts of the same documents.
         """
         theirs, mine = other._started(), self._started()
-        facts = self._facts_with(other)
         if not theirs:
-            self._take_books(other, facts)
+            self._take_books(other, self._facts_with(other))
             return self
         for fact in _SAME_VALUES:
             one, two = getattr(self.probe, fact), getattr(other.probe, fact)
@@ -398,6 +395,7 @@ class ProbeState:
             except MergeError as error:
                 raise MergeError(f"at hook point '{name}', {error}") from None
 
+        facts = self._facts_with(other)
         for stream in (*theirs.values(), *mine.values()):
             stream.read().flush()  # counts that are not whole raise here, before anything changes
         self._torn = True  # until every hook point has it
@@ -664,11 +662,11 @@ def _calibration_of_both(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[s
     """Both describe the same edges, or they would not add up: all that is said of them stays."""
     said: dict[str, Any] = {}
     for one in (mine, theirs):
-        for each in one[_SEVERAL] if set(one) == {_SEVERAL} else [one]:
+        for each in one[SEVERAL] if set(one) == {SEVERAL} else [one]:
             if each:
                 said[_as_json(each)] = each
     several = [said[key] for key in sorted(said)]
-    return {_SEVERAL: several} if len(several) > 1 else several[0] if several else {}
+    return {SEVERAL: several} if len(several) > 1 else several[0] if several else {}
 
 
 def _as_json(value: Any) -> str:

@@ -473,7 +473,7 @@ def _require_whole(path: Path, file: FileIO, contents: Contents) -> None:
 @contextmanager
 def _opened(path: Path) -> Iterator[FileIO]:
     if not path.is_file():
-        raise StoreError(f"there is no file {path}.")
+        raise StoreError(f"{path} is a folder: name a file." if path.is_dir() else f"there is no file {path}.")
     try:
         with path.open("rb", buffering=0) as file:
             yield file

@@ -3,13 +3,14 @@
 Question    For every pair of hidden dimensions, how much does the value of one tell about the other, and does depth change it?
 Command     mi-probe run dimension_pairs
             mi-probe run dimension_pairs --model gpt2 --text-file my_texts/ --out gpt2_pairs
+            torchrun --nproc-per-node 2 -m mi_probe run dimension_pairs --text-file my_texts/ --out gpt2_pairs --resume
 Cost        Seconds for one text; for a corpus, about what its forward passes cost. Memory does not grow with the text.
 Expect      One short text: much of the plain estimate is chance (left panel of distributions.png); the right panel shows what is
             left. In the bundled model the pairs share most at the embedding, 0.11 nats on average, and less with depth, down to
             0.025 at the last blocks: tokens repeat in a paragraph, and at the embedding equal tokens are nearly equal rows.
 
-Files in the output folder: result.safetensors (load it with mi_probe.MIResult.load), state.safetensors (the counts: they can be
-added to), summary.csv, top_pairs.csv, and the figures.
+Files in the output folder: result.safetensors (load it with mi_probe.MIResult.load), state.safetensors (the counts, saved on the
+way, too: they can be gone on with, and added to), summary.csv, top_pairs.csv, convergence.csv, and the figures.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ import mi_probe
 def run(
     *,
     model: str = "coffee-gpt2",
-    text: str | None = None,
-    text_file: list[str] | None = None,
+    texts: mi_probe.options.Texts = mi_probe.options.Texts(),
+    over: mi_probe.options.Over = mi_probe.options.Over(),
+    counts: Path | None = None,
     probe: str = "dimension_pairs",
     hooks: list[str] | None = None,
     layers: list[int] | None = None,
@@ -33,20 +35,17 @@ def run(
     correction: mi_probe.estimators.Correction = "adjusted",
     p_values: mi_probe.independence.PValues = "auto",
     units: mi_probe.units.Units = "nats",
-    batch_size: int = 8,
     heat_map_at: str | None = None,
     out: Path = Path("mi_probe_out"),
-) -> mi_probe.MIResult:
+) -> mi_probe.MIResult | None:
     """Mutual information of every pair of hidden dimensions at every hidden state.
 
     Parameters
     ----------
     model : str
         The bundled model (coffee-gpt2), a name on the Hugging Face hub (gpt2), or a folder.
-    text : str
-        A text to measure on. Without any, a bundled passage about Turkish coffee.
-    text_file : list
-        Text files, folders of .txt files, or - for standard input; may be given several times.
+    counts : Path
+        Estimate from these counts, such as mi-probe merge writes, instead of running texts.
     probe : str
         A ready-made probe (see mi-probe ls) or a TOML file.
     hooks : list
@@ -63,8 +62,6 @@ def run(
         The test of independence.
     units : str
         What figures and words are in. Files are in nats.
-    batch_size : int
-        Windows of text that run together; it changes the speed, not the counts.
     heat_map_at : str
         Hook point for the heat map and the scatter plots; the middle one by default.
     out : Path
@@ -80,33 +77,44 @@ def run(
         what = replace(what, bins=bins)
     if trim_z is not None:
         what = replace(what, trim_z=trim_z)
-    texts = mi_probe.documents(text=text, text_file=text_file or ())
+    corpus = texts.corpus()
     out.mkdir(parents=True, exist_ok=True)
 
-    # Forward passes with the probe attached; counts, then estimates.
-    net = mi_probe.load_model(model)
-    names = [point.key for point in mi_probe.hooks.resolve(net, what)]
-    at = heat_map_at or names[len(names) // 2]
-    if at not in names:
-        raise mi_probe.errors.PointError(f"--heat-map-at {at} is not measured; choose one of {', '.join(names)}.")
-    counted = mi_probe.accumulate(net, texts, what, batch_size=batch_size, progress=True)
+    # Forward passes with the probe attached; counts, then estimates. Several processes share the work; the first has the result.
+    counted: mi_probe.ProbeState
+    with mi_probe.Ranks.from_environment() as ranks:
+        if counts is None:
+            net = mi_probe.load_model(model, device=ranks.device)
+            if heat_map_at is not None:
+                mi_probe.errors.require_point(heat_map_at, [point.key for point in mi_probe.hooks.resolve(net, what)])
+            saved = out / "state.safetensors"
+            counted = mi_probe.accumulate(net, corpus, what, checkpoint=saved, ranks=ranks, progress=True, **over.arguments())
+        else:
+            counted = mi_probe.ProbeState.load(counts)
+        if not ranks.first:
+            return None
     result = counted.estimate(correction=correction, p_values=p_values)
-    counted.save(out / "state.safetensors")
     result.save(out / "result.safetensors")
     result.summary().to_csv(out / "summary.csv")
     result.top_pairs(100).to_csv(out / "top_pairs.csv", index=False)
 
+    settling = mi_probe.convergence(counted)
+    settling.to_csv(out / "convergence.csv", index=False)
+
     # Figures.
-    title = f"{at}, {net.cfg.model_name}"
+    at = heat_map_at or list(result)[len(result) // 2]
+    title = f"{at}, {counted.model['name']}"
     figures = {
         "distributions.png": mi_probe.plots.distributions(result, units=units),
         "heat_map.png": mi_probe.plots.heat_map(result[at], title=title, units=units, variables="hidden dimensions"),
     }
     if len(result) > 1:
         figures["depth.png"] = mi_probe.plots.depth_profile(result, units=units)
+    if settling.tokens.nunique() > 1:
+        figures["convergence.png"] = mi_probe.plots.settling(settling, units=units)
     table = result[at].to_frame(units=units)
-    if table.mi.notna().any():
-        cloud = mi_probe.sample_activations(net, texts, at, what)
+    if counts is None and table.mi.notna().any():
+        cloud = mi_probe.sample_activations(net, corpus, at, what)
         picks = {
             "the pair nearest to 0": table.mi.abs().idxmin(),
             "the median pair": (table.mi - table.mi.median()).abs().idxmin(),
@@ -122,8 +130,8 @@ def run(
         figure.savefig(out / name, dpi=150)
 
     # What it found, in words.
-    print(f"Model:    {net.cfg.model_name}, {counted.tokens_seen:,} tokens of {', '.join(d.name for d in texts[:3])}")
-    print(mi_probe.describe(result, variables="hidden dimensions", samples="tokens", units=units))
+    print(f"Model:    {counted.model['name']}, {counted.tokens_seen:,} tokens of {counts or corpus.name}")
+    print(mi_probe.describe(result, variables="hidden dimensions", samples="tokens", units=units, settling=settling))
     print(f"Figures:  {', '.join(str(out / name) for name in figures)}")
     print(f"Results:  {out / 'result.safetensors'}, tables beside it")
     return result

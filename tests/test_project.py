@@ -82,7 +82,7 @@ DIRECTIONS: dict[str, set[str]] = {
         *("binning", "counts", "coverage", "errors", "estimation", "estimators", "footprint", "independence", "ledger", "places"),
         *("pointcounts", "probe", "result", "store", "stream", "tokens"),
     },
-    "edges": {"binning", "errors", "probe", "state", "store"},
+    "edges": {"binning", "coverage", "errors", "probe", "state", "store"},
     "drift": {"errors", "state"},
     "hooks": {"binning", "errors", "footprint", "ledger", "pointcounts", "probe", "state", "stream", "subset", "tokens"},
     "models": {"errors"},
@@ -101,7 +101,9 @@ DIRECTIONS: dict[str, set[str]] = {
     "report": {"corrections", "pointresult", "result", "units"},
     "info": {"coverage", "errors", "memory", "store"},
     "merging": {"coverage", "errors", "state", "store"},
-    "cli": {"calibration", "corpus", "errors", "info", "merging", "models", "planning", "probe", "rooms"},
+    "options": {"edges", "errors", "sources"},
+    "cli": {"calibration", "errors", "info", "merging", "models", "options", "planning", "probe", "rooms"},
+    "__main__": {"cli"},
 }
 
 # A method that is a shorter way to say what a later room does: imported when it is called, and not before.

@@ -6,7 +6,9 @@ import json
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def full_state(seed: int = 21) -> ProbeState:
-    """Everything that a state can hold; the golden file of state/4 was saved from it."""
+    """Everything that a state can hold; the golden file of state/4 is ``full_state().save(...)``."""
     state = fed(texts(seed, 30, variables=7), trim_z=2.5, dimensions=4, pairs=5, **ALL)
     state.model = {"name": "none", "d_model": 7}
     state.ledger.enter_counted(3, {"padding": 2})
@@ -44,10 +46,30 @@ def same(one: ProbeState, two: ProbeState) -> bool:
     )
 
 
+def almost(state: ProbeState) -> Iterator[ProbeState]:
+    """States that differ from one in one thing each."""
+    for change in (
+        lambda s: s.binnings["a"].sample.setflags(write=True) or np.add.at(s.binnings["a"].sample, (0, 0), 1),
+        lambda s: np.add.at(s.counts["a"].tables, (0, 0, 0), 1),
+        lambda s: np.add.at(s.streams["a"].counts.lagged, (0, 0, 0, 0), 1),
+        lambda s: s.model.update(name="another"),
+        lambda s: s.ledger.enter_counted(1, {}),
+        lambda s: s.run["position"].update(block=4),
+        lambda s: s.parts.pop(),
+        lambda s: s.calibration.update(tokens=51),
+        lambda s: s.convergence[1].update(change=0.1),
+        lambda s: s.left_out.setdefault("a", Counter()).update(padding=1),
+    ):
+        other = deepcopy(state)
+        change(other)
+        yield other
+
+
 def test_the_golden_files_of_the_newest_schemas_hold_what_they_were_made_from() -> None:
     state = full_state()
     back = ProbeState.load(GOLDEN / "state-4.safetensors")
     assert same(back, state)
+    assert not any(same(back, other) for other in almost(state))
     kept, again = MIResult.load(GOLDEN / "result-4.safetensors")["a"], state.estimate()["a"]
     assert kept.columns == again.columns
     for what in kept.columns:

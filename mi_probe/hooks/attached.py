@@ -155,6 +155,11 @@ class AttachedProbe(ProbeState):
     def _run_of(self, rows: int) -> Run:
         return Run(pass_tokens=0, rows=rows, shares=1 if self.share is None else self.share.of)
 
+    def give(self, send: Callable[[NDArray[Any]], None]) -> None:
+        """As a `ProbeState` does; what is elsewhere then was counted all the same."""
+        super().give(send)
+        self._warned.add("nothing")
+
     # -- lifetime ----------------------------------------------------------------------------------------------------
 
     def _put_on(self, model: HookedModel) -> None:
