@@ -101,11 +101,11 @@ def accumulate(
         The processes that share the work, started by torchrun; all call this with the same arguments. The first one has the
         counts in the end, the others none.
     split_by : {"tokens", "pairs"}
-        What the processes share. "tokens": each counts all pairs of a part of the text. "pairs": each runs a part of the text, too,
-        but the codes go to all, and each counts a share of the pairs of all of it, for tables that fit no one machine. That takes
-        edges before anything is counted: given ones, or a sample of texts that can be read twice. In the end each process has its
-        share: `Ranks.estimate` and `Ranks.save`, called by all, give what one process would. The counts are the same, and a
-        checkpoint of either is gone on with by both.
+        What the processes share. "tokens": each counts all pairs of a part of the text. "pairs": each runs a part of the text,
+        too, but its codes go to all, and each counts a share of the pairs of all of it, for tables that fit no one machine. That
+        takes edges before anything is counted: given ones, or a sample of texts that can be read twice. In the end each process
+        has its share, and `Ranks.estimate` and `Ranks.save`, called by all, give what one process would. The counts are the same,
+        and a checkpoint of either can be gone on with by both.
     batch_size : int
         Windows that run together. It changes the speed, not the counts.
     first_document : int
@@ -235,7 +235,7 @@ def _way(calibration: Calibration, corpus: Corpus, run: dict[str, Any] | None, *
     if calibration != "auto":
         return calibration
     said: Calibration | None = (run or {}).get("calibration")
-    if said in get_args(Calibration):
+    if said is not None and said in get_args(Calibration):
         return said
     large = corpus.nbytes is None or corpus.nbytes > _READ_TWICE
     return "sample" if corpus.rereadable and (large or divided) else "head"

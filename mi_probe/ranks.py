@@ -361,7 +361,7 @@ class Ranks:
         Parameters
         ----------
         state : ProbeState
-            Everyone's own, as `mi_probe.accumulate` returned it.
+            Everyone's own, as `mi_probe.accumulate` returned it, or as `collect` left it.
         correction, p_values : str
             As for `ProbeState.estimate`.
 
@@ -379,7 +379,6 @@ class Ranks:
         """
         if not state.divided:
             return state.estimate(correction=correction, p_values=p_values) if self.first else None
-        self.collect(state)
         return divided.estimate(self, state, correction=correction, p_values=p_values)
 
     def save(self, state: ProbeState, path: str | os.PathLike[str]) -> None:
@@ -390,7 +389,7 @@ class Ranks:
         Parameters
         ----------
         state : ProbeState
-            Everyone's own.
+            Everyone's own, as `mi_probe.accumulate` returned it, or as `collect` left it.
         path : path
             Of the file; only the first one's counts.
 
@@ -402,7 +401,6 @@ class Ranks:
             Another rank has failed or is gone.
         """
         if state.divided:
-            self.collect(state)
             divided.save(self, state, path)
         elif self.first:
             state.save(path)
