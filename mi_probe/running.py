@@ -356,7 +356,7 @@ class Run:
         self._saved_at, self._saved_when = self.tokens if tokens is None else tokens, time.monotonic()
 
     def _collect(self) -> None:
-        """Move all counts to the first process. As long as it alone has edges, or rows that wait for them, it has all there is."""
+        """Move all counts to the first process. As long as it alone has edges, or rows that wait for them, it has all of them."""
         if self._shared:
             self.ranks.collect(self.attached)
 
