@@ -270,7 +270,8 @@ class Run:
         import torch
 
         skip = self._done.get(block.number, 0)
-        if skip == _WHOLE:
+        limit = self.wanted.max_tokens
+        if skip == _WHOLE or (limit is not None and start >= limit):  # one process would not have come that far
             return _Ended(block.number, _WHOLE, False, False, 0, 0, 0)
         before = self.attached.tokens_seen
         done, tokens = 0, start
