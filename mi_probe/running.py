@@ -197,6 +197,7 @@ class Run:
         limit = self.wanted.max_tokens
         if limit is not None and mine is not None and starts[ranks.rank + 1] > limit:
             found = windows(mine, self.model, most=max(0, limit - starts[ranks.rank]))
+        starts = starts if limit is None else [min(start, limit) for start in starts]
         ended: list[_Ended] = []
         rows = [k for k in range(len(here)) if self._row_between(starts[k], starts[k + 1])]
         turns = sorted({*rows, len(here) - 1})  # up to this process each, then a row is measured
@@ -223,8 +224,7 @@ class Run:
         whole = len(ended) == len(here) and all(one.windows == _WHOLE for one in ended)
         self.documents += sum(one.documents for one in ended)
         if whole:
-            limit = self.wanted.max_tokens
-            self.tokens = starts[-1] if limit is None else min(starts[-1], limit)
+            self.tokens = starts[-1]
             self._done = {number: count for number, count in self._done.items() if ahead and number >= ahead.block.number}
         else:
             self._done |= {one.block: one.windows for one in ended}
