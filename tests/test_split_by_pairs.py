@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 
 import mi_probe
-from mi_probe import JointCounts, MIResult, Probe, ProbeState, Ranks, corpus, running, store
+from mi_probe import JointCounts, Probe, ProbeState, Ranks, corpus, running, store
 from mi_probe.binning import Binning
 from mi_probe.errors import InputError, MemoryRefusedError, MergeError, Stopped, StoreError
 from mi_probe.extras import Extras
@@ -150,7 +149,12 @@ def rank_runs(folder: str) -> None:
         print("all is well")
 
 
-CHAINS = {"pairs_only": ("pairs", "pairs", "pairs"), "tokens_between": ("pairs", "tokens", "pairs"), "last": ("tokens", "pairs", "tokens")}
+# How 2, 3 and 5 processes split a run that the first began and the last ended.
+CHAINS = {
+    "pairs_only": ("pairs", "pairs", "pairs"),
+    "tokens_between": ("pairs", "tokens", "pairs"),
+    "pairs_between": ("tokens", "pairs", "tokens"),
+}
 
 
 def launched(folder: Path, size: int) -> None:
@@ -158,7 +162,7 @@ def launched(folder: Path, size: int) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-    environment |= {"OMP_NUM_THREADS": "1", "MI_PROBE_TEST": "1"}
+    environment |= {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", "-m", "tests.test_split_by_pairs", "rank_runs", str(folder)]
     processes = [
         subprocess.Popen(
@@ -215,10 +219,107 @@ def test_files_of_counts_and_estimates_are_those_of_one_process_byte_for_byte(ru
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_a_run_is_gone_on_with_by_other_numbers_of_processes_and_other_splits(runs: Path, name: str) -> None:
-    whole, parts = (ProbeState.load(folder / file) for folder, file in ((runs / "of_1", "given.state.safetensors"), (runs / name, "state.safetensors")))
+    whole, parts = map(ProbeState.load, (runs / "of_1" / "given.state.safetensors", runs / name / "state.safetensors"))
     assert [stream.read() for stream in whole.streams.values()] == [stream.read() for stream in parts.streams.values()]
     assert whole.ledger.tokens == parts.ledger.tokens
     assert (whole.run, whole.parts) == (parts.run, parts.parts)
+
+
+# -- one process: what a share is --------------------------------------------------------------------------------------
+
+
+def some_codes(samples: int = 9000, variables: int = 13, bins: int = 5) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, bins, (samples, variables), dtype=np.uint8)
+    codes[rng.random(codes.shape) < 0.02] = 255
+    return codes
+
+
+@pytest.mark.parametrize("pairs", [None, [[0, 3], [0, 12], [2, 3], [4, 5], [4, 9], [5, 6], [7, 12]]])
+@pytest.mark.parametrize("of", [1, 2, 3, 5, 30])
+def test_shares_of_the_pairs_follow_each_other_and_make_up_the_whole(of: int, pairs: Any) -> None:
+    codes = some_codes()
+    whole = JointCounts(13, 5, pairs)
+    whole.update(codes)
+    shares = [JointCounts(13, 5, pairs, Share(number, of)) for number in range(of)]
+    for share in shares:
+        share.update(codes[:100])
+        share.update(codes[100:])
+        assert share.tables.shape[0] == share.pairs == len(share.pair_indices[0])
+        np.testing.assert_array_equal(share.margins, whole.margins)
+        np.testing.assert_array_equal(share.missing, whole.missing)
+        assert share.copy() == share
+        arrays = {name: np.array(getattr(share, name)) for name in ("missing", "margins", "tables", "trimmed")}
+        assert JointCounts.from_arrays(share.n, **arrays, pairs=pairs, share=share.share) == share
+    np.testing.assert_array_equal(np.concatenate([share.tables for share in shares]), whole.tables)
+    for side in (0, 1):
+        np.testing.assert_array_equal(np.concatenate([share.pair_indices[side] for share in shares]), whole.pair_indices[side])
+
+
+def test_shares_are_as_equal_as_whole_rows_allow() -> None:
+    for variables, of in ((768, 5), (1600, 2), (16384, 7)):
+        places = [Share(number, of).places(variables) for number in range(of)]
+        pairs = variables * (variables - 1) // 2
+        assert (places[0][0], places[-1][1]) == (0, pairs)
+        assert all(abs(last - first - pairs / of) <= variables for first, last in places)
+        assert Share(0, of).largest(variables) == max(last - first for first, last in places)
+
+
+def test_counts_of_different_shares_do_not_add_up() -> None:
+    one, two = (JointCounts(13, 5, share=Share(number, 2)) for number in (0, 1))
+    with pytest.raises(MergeError, match="share 1 of 2 of the pairs have their tables here, against share 2 of 2"):
+        one += two
+    with pytest.raises(MergeError, match="all of the pairs have their tables here, against share 2 of 2"):
+        whole = JointCounts(13, 5)
+        whole += two
+    assert "share 2 of 2 of the pairs" in repr(two)
+
+
+def test_pairs_across_documents_cannot_be_divided() -> None:
+    binning = Binning.fit(np.random.default_rng(0).standard_normal((100, 4)), bins=3)
+    with pytest.raises(InputError, match="by one process only"):
+        PointCounts(binning, Extras(swap=True), share=Share(0, 2))
+
+
+def test_what_is_asked_of_memory_is_asked_for_the_share_alone(tmp_path: Path) -> None:
+    model = mi_probe.load_model(make_tiny_gpt2(tmp_path, n_embd=64))
+    edges = mi_probe.accumulate(model, TEXTS[:4], Probe(bins=8)).binnings
+    probe = Probe(bins=8)
+    whole = mi_probe.plan(model, probe).footprint.while_counting if hasattr(mi_probe.plan(model, probe), "footprint") else None
+    limit = 0.7 * (4 * (64 * 63 // 2) * 64 * 4)
+    assert whole is None or limit < whole
+    with pytest.raises(MemoryRefusedError):
+        mi_probe.attach(model, probe, edges=edges, memory=limit + 4 * 8 * 64 * 4096)
+    mi_probe.attach(model, probe, edges=edges, memory=limit + 4 * 8 * 64 * 4096, share=Share(0, 8)).detach()
+
+
+def test_an_array_of_a_file_is_read_in_part_after_all_of_it_was_checked(tmp_path: Path) -> None:
+    path = tmp_path / "f.safetensors"
+    array = np.arange(60).reshape(20, 3)
+    store.write(path, "state/4", {"x": 1}, {"a": array, "b": np.zeros(0)})
+    with store.in_parts(path, "state", 4) as parts:
+        assert parts.contents.header["x"] == 1
+        for first, last in ((0, 20), (0, 0), (5, 6), (19, 20)):
+            np.testing.assert_array_equal(parts.read("a", first, last), array[first:last])
+        np.testing.assert_array_equal(parts.read("b"), np.zeros(0))
+        with pytest.raises(ValueError, match="20 rows; 5 to 21 were asked for"):
+            parts.read("a", 5, 21)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match="was altered"), store.in_parts(path, "state", 4):
+        pass
+    with pytest.raises(StoreError, match="a result was asked for"), store.in_parts(path, "result", 4):
+        pass
+
+
+def test_one_process_splits_nothing(runs: Path) -> None:
+    model = mi_probe.load_model(runs / "tiny")
+    edges = mi_probe.Edges.load(runs / "edges.safetensors")
+    one, two = (mi_probe.accumulate(model, TEXTS[:6], WHAT, edges=edges, split_by=by) for by in ("tokens", "pairs"))
+    assert [stream.read() for stream in one.streams.values()] == [stream.read() for stream in two.streams.values()]
+    with pytest.raises(InputError, match="split_by must be one of .* did you mean 'pairs'"):
+        mi_probe.accumulate(model, TEXTS, WHAT, split_by="pair")  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
