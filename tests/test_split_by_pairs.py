@@ -20,6 +20,7 @@ from mi_probe import JointCounts, Probe, ProbeState, Ranks, corpus, running, sto
 from mi_probe.binning import Binning
 from mi_probe.errors import InputError, MemoryRefusedError, MergeError, Stopped, StoreError
 from mi_probe.extras import Extras
+from mi_probe.footprint import Run, footprint
 from mi_probe.pointcounts import PointCounts
 from mi_probe.shares import Share
 
@@ -269,8 +270,8 @@ def test_counts_of_different_shares_do_not_add_up() -> None:
     one, two = (JointCounts(13, 5, share=Share(number, 2)) for number in (0, 1))
     with pytest.raises(MergeError, match="share 1 of 2 of the pairs have their tables here, against share 2 of 2"):
         one += two
+    whole = JointCounts(13, 5)
     with pytest.raises(MergeError, match="all of the pairs have their tables here, against share 2 of 2"):
-        whole = JointCounts(13, 5)
         whole += two
     assert "share 2 of 2 of the pairs" in repr(two)
 
@@ -281,16 +282,17 @@ def test_pairs_across_documents_cannot_be_divided() -> None:
         PointCounts(binning, Extras(swap=True), share=Share(0, 2))
 
 
-def test_what_is_asked_of_memory_is_asked_for_the_share_alone(tmp_path: Path) -> None:
-    model = mi_probe.load_model(make_tiny_gpt2(tmp_path, n_embd=64))
-    edges = mi_probe.accumulate(model, TEXTS[:4], Probe(bins=8)).binnings
-    probe = Probe(bins=8)
-    whole = mi_probe.plan(model, probe).footprint.while_counting if hasattr(mi_probe.plan(model, probe), "footprint") else None
-    limit = 0.7 * (4 * (64 * 63 // 2) * 64 * 4)
-    assert whole is None or limit < whole
+def test_what_is_asked_of_memory_is_asked_for_the_share_alone(runs: Path) -> None:
+    model = mi_probe.load_model(runs / "tiny")
+    edges = mi_probe.accumulate(model, TEXTS[:4], Probe(bins=16)).binnings
+    probe = Probe(bins=16)
+    whole, shared = (footprint(probe, dict.fromkeys(edges, 16), Run(pass_tokens=0, rows=0, shares=of)) for of in (1, 4))
+    tables = 4 * 16 * 16 * Share(0, 4).largest(16)
+    assert shared.points[0].counts == JointCounts.nbytes_for(16, Share(0, 4).largest(16), 16)
+    assert shared.while_counting < whole.while_counting - tables
     with pytest.raises(MemoryRefusedError):
-        mi_probe.attach(model, probe, edges=edges, memory=limit + 4 * 8 * 64 * 4096)
-    mi_probe.attach(model, probe, edges=edges, memory=limit + 4 * 8 * 64 * 4096, share=Share(0, 8)).detach()
+        mi_probe.attach(model, probe, edges=edges, memory=shared.while_counting)
+    mi_probe.attach(model, probe, edges=edges, memory=shared.while_counting, share=Share(0, 4)).detach()
 
 
 def test_an_array_of_a_file_is_read_in_part_after_all_of_it_was_checked(tmp_path: Path) -> None:
@@ -318,7 +320,7 @@ def test_one_process_splits_nothing(runs: Path) -> None:
     edges = mi_probe.Edges.load(runs / "edges.safetensors")
     one, two = (mi_probe.accumulate(model, TEXTS[:6], WHAT, edges=edges, split_by=by) for by in ("tokens", "pairs"))
     assert [stream.read() for stream in one.streams.values()] == [stream.read() for stream in two.streams.values()]
-    with pytest.raises(InputError, match="split_by must be one of .* did you mean 'pairs'"):
+    with pytest.raises(InputError, match=r"split_by must be one of .* did you mean 'pairs'"):
         mi_probe.accumulate(model, TEXTS, WHAT, split_by="pair")  # type: ignore[arg-type]
 
 
