@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from .conftest import make_tiny_gpt2
 
 TEXTS = [f"text {k}: " + "the quick brown fox jumps over the lazy dog, and on; " * (1 + k % 5) for k in range(24)]
 WHAT = Probe(calibration_tokens=300, bins=4, trim_z=2.5, lags=2, shards=16, moments=True)
+ON_DEVICE = Probe(bins=4, trim_z=2.5, calibration_tokens=300, lags=2, shards=16)
 FEW = Probe(calibration_tokens=300, bins=5, dimensions=9, pairs=20, lags=0)
 SIZES = (2, 3, 5)
 LOCALLY = {"correction": "panzeri_treves", "p_values": "gamma"}
@@ -60,6 +62,7 @@ def whole_runs(model: Any, folder: Path, ranks: Ranks | None = None) -> None:
         ("given", WHAT, {"edges": edges, "max_tokens": 2700}),
         ("sampled", WHAT, {"calibration": "sample" if ranks.size == 1 else "auto", "seed": 3}),
         ("few", FEW, {"calibration": "sample", "batch_size": 3}),
+        ("device", ON_DEVICE, {"edges": edges, "max_tokens": 900, "count_on": "device"}),
     ):
         saved = folder / f"{name}.state.safetensors"
         state = mi_probe.accumulate(
@@ -137,6 +140,25 @@ def refused(model: Any, folder: Path, ranks: Ranks) -> None:
     assert said in str(error.value)
 
 
+def rank_dies(folder: str) -> None:
+    small()
+    here = Path(folder)
+    with Ranks.from_environment(timeout=200) as ranks:
+        model = mi_probe.load_model(here / "tiny")
+        left = 5 if ranks.rank == 1 else 10**6
+
+        def die(activation: Any, hook: Any) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        edges = mi_probe.Edges.load(here / "edges.safetensors")
+        arguments = {"edges": edges, "checkpoint": here / "dies.safetensors", "checkpoint_tokens": 1, "max_tokens": 2700}
+        with model.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", die)]):
+            mi_probe.accumulate(model, TEXTS, WHAT, ranks=ranks, split_by="pairs", **arguments)
+
+
 def rank_runs(folder: str) -> None:
     small()
     here = Path(folder)
@@ -158,13 +180,14 @@ CHAINS = {
 }
 
 
-def launched(folder: Path, size: int) -> None:
+def launched(folder: Path, size: int, what: str = "rank_runs") -> list[tuple[int, str]]:
+    """So many processes that each call a function of this file as a rank: how each ended, and what it said."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
     environment |= {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-m", "tests.test_split_by_pairs", "rank_runs", str(folder)]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.test_split_by_pairs", what, str(folder)]
     processes = [
         subprocess.Popen(
             command,
@@ -181,8 +204,7 @@ def launched(folder: Path, size: int) -> None:
     finally:
         for process in processes:
             process.kill()
-    for process, output in zip(processes, said, strict=True):
-        assert (process.returncode, output.splitlines()[-1:]) == (0, ["all is well"]), "\n\n".join(said)
+    return [(process.returncode, output) for process, output in zip(processes, said, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +224,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         mi_probe.accumulate(model, TEXTS[:2], WHAT, edges=edges).estimate(p_values="permutation")
     (folder / "said.json").write_text(json.dumps(str(error.value)))
     for size in SIZES:
-        launched(folder, size)
+        ends = launched(folder, size)
+        assert all((code, said.splitlines()[-1:]) == (0, ["all is well"]) for code, said in ends), ends
     yield folder
     corpus._PIECE, corpus._BLOCK, running._FIRST_ROW = before
 
@@ -210,7 +233,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.parametrize("size", SIZES)
 def test_files_of_counts_and_estimates_are_those_of_one_process_byte_for_byte(runs: Path, size: int) -> None:
     one, many = files(runs / "of_1"), files(runs / f"of_{size}")
-    assert len(one) == 10
+    assert len(one) == 13
     assert one.keys() == many.keys()
     assert [name for name, content in one.items() if content != many[name]] == []
     state = ProbeState.load(runs / f"of_{size}" / "given.state.safetensors")
@@ -224,6 +247,18 @@ def test_a_run_is_gone_on_with_by_other_numbers_of_processes_and_other_splits(ru
     assert [stream.read() for stream in whole.streams.values()] == [stream.read() for stream in parts.streams.values()]
     assert whole.ledger.tokens == parts.ledger.tokens
     assert (whole.run, whole.parts) == (parts.run, parts.parts)
+
+
+def test_a_process_that_is_killed_is_named_and_the_run_is_gone_on_with_from_its_checkpoint(runs: Path) -> None:
+    (code, said), (killed, _) = launched(runs, 2, "rank_dies")
+    assert (code, killed) == (1, -signal.SIGKILL)
+    assert re.search(r"RankError: rank 1 of 2 \(.*\) ended: it was killed", said), said
+    model = mi_probe.load_model(runs / "tiny")
+    edges = mi_probe.Edges.load(runs / "edges.safetensors")
+    path = runs / "dies.safetensors"
+    assert 0 < ProbeState.load(path).tokens_seen < 2000
+    mi_probe.accumulate(model, TEXTS, WHAT, edges=edges, checkpoint=path, resume=True, max_tokens=2700)
+    assert path.read_bytes() == (runs / "of_1" / "given.state.safetensors").read_bytes()
 
 
 # -- one process: what a share is --------------------------------------------------------------------------------------
