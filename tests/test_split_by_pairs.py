@@ -355,7 +355,7 @@ def test_one_process_splits_nothing(runs: Path) -> None:
     edges = mi_probe.Edges.load(runs / "edges.safetensors")
     one, two = (mi_probe.accumulate(model, TEXTS[:6], WHAT, edges=edges, split_by=by) for by in ("tokens", "pairs"))
     assert [stream.read() for stream in one.streams.values()] == [stream.read() for stream in two.streams.values()]
-    with pytest.raises(InputError, match=r"split_by must be one of .* did you mean 'pairs'"):
+    with pytest.raises(InputError, match=r"split_by must be one of .*did you mean 'pairs'"):
         mi_probe.accumulate(model, TEXTS, WHAT, split_by="pair")  # type: ignore[arg-type]
 
 
