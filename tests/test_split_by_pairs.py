@@ -187,7 +187,7 @@ def launched(folder: Path, size: int, what: str = "rank_runs") -> list[tuple[int
         port = probe.getsockname()[1]
     environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
     environment |= {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-m", "tests.test_split_by_pairs", what, str(folder)]
+    command = [sys.executable, "-X", "faulthandler", "-W", "ignore", "-m", "tests.test_split_by_pairs", what, str(folder)]
     processes = [
         subprocess.Popen(
             command,
