@@ -102,6 +102,10 @@ class Ranks:
     @classmethod
     def _joined(cls, rank: int, size: int, local: int, timeout: timedelta) -> Ranks:
         import torch
+
+        # It keeps the group of all that there is when it is imported, as by a model that is loaded, in its default arguments: that
+        # group's threads would outlive `close`, and abort the process when it ends.
+        import torch.distributed.nn.functional
         from torch import distributed
         from torch.distributed.distributed_c10d import PrefixStore
         from torch.distributed.rendezvous import rendezvous
