@@ -103,8 +103,8 @@ class Ranks:
     def _joined(cls, rank: int, size: int, local: int, timeout: timedelta) -> Ranks:
         import torch
 
-        # It keeps the group of all that there is when it is imported, as by a model that is loaded, in its default arguments: that
-        # group's threads would outlive `close`, and abort the process when it ends.
+        # Imported later, as by a model that is loaded, it would keep the group of all processes in its default arguments, whose
+        # threads would then outlive `close`, and abort the process when it ends.
         import torch.distributed.nn.functional
         from torch import distributed
         from torch.distributed.distributed_c10d import PrefixStore
