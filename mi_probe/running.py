@@ -231,6 +231,8 @@ class Run:
             my_turn = mine is not None and first <= ranks.rank <= last
             said = ranks.gather(self._block(mine, found, starts[ranks.rank], here) if my_turn and mine is not None else None)
             ended += [one for one in said if one is not None]
+            if not self._shared:
+                self._share_edges()  # before counts move, which they do between equal edges only
             if any(one.stop for one in ended):
                 break
             if last in rows:
@@ -267,8 +269,6 @@ class Run:
                 if self.ranks.first
                 else ""
             )
-        if not self._shared:
-            self._share_edges()
 
     def _share_edges(self) -> None:
         """Give the edges that the first process has fitted to all."""
@@ -381,7 +381,7 @@ class Run:
         self._empty.names = [name for some in names for name in some][:3]
         if not self.ranks.first:
             return
-        self._empty.say()
+        self._empty.say(shard=self.wanted.shard)
         self._state_facts(None)
         if self.wanted.checkpoint is not None:
             self.attached.save(self.wanted.checkpoint)
