@@ -93,8 +93,8 @@ def merge_files(
     unfinished = [part for part in total.parts if not part.complete]
     if unfinished:
         warnings.warn(
-            f"not finished: {', '.join(described(unfinished)).replace(': not finished', '')}. What these runs did not count is "
-            "not in the sum, and cannot be added to it later: let them end, then merge again.",
+            f"{'; '.join(described(unfinished))}. What was not counted there is not in {out}, and cannot be added to it later: let "
+            "these runs end, then merge again.",
             MIProbeWarning,
             stacklevel=2,
         )
