@@ -236,6 +236,8 @@ def _said(parts: list[Part]) -> str:
         text += ", the whole"
         if unfinished:
             text += f" but for what is not finished: {_shards(unfinished).removeprefix('shards ').removeprefix('shard ')}"
+    elif len(unfinished) == len(parts):
+        text += ", not finished"
     elif unfinished:
         text += f"; not finished: {_shards(unfinished).removeprefix('shards ').removeprefix('shard ')}"
     return text

@@ -93,8 +93,8 @@ def merge_files(
     unfinished = [part for part in total.parts if not part.complete]
     if unfinished:
         warnings.warn(
-            f"not finished: {', '.join(described(unfinished)).replace(': not finished', '')}. What these runs did not count is "
-            "not in the sum, and cannot be added to it later: let them end, then merge again.",
+            f"{'; '.join(described(unfinished))}. What was not counted there is not in {out}, and cannot be added to it later: "
+            "let these runs end, then merge again.",
             MIProbeWarning,
             stacklevel=2,
         )
@@ -116,7 +116,7 @@ def _require_apart(paths: Sequence[Path]) -> None:
     for path in paths:
         contents = store.look(path)
         if contents.kind != "state":
-            raise StoreError(f"{path} holds a {contents.kind} of mi_probe; only states can be merged.")
+            raise StoreError(f"{path} holds {contents.called} of mi_probe; only states can be merged.")
         try:
             seen.append((path, contents, parts_from(contents.header.get("parts", []))))
         except InputError as error:

@@ -99,6 +99,15 @@ class Contents:
         """``"state"``, ``"result"``, ..."""
         return str(self.header["schema"]).partition("/")[0]
 
+    @property
+    def called(self) -> str:
+        """The kind in a sentence: ``"a state"``, ``"edges"``."""
+        return _in_a_sentence(self.kind)
+
+
+def _in_a_sentence(kind: str) -> str:
+    return kind if kind.endswith("s") else f"a {kind}"
+
 
 # -- writing ----------------------------------------------------------------------------------------------------------
 
@@ -389,7 +398,7 @@ def read(path: str | os.PathLike[str], kind: str, version: int) -> tuple[dict[st
     with _opened(path) as file:
         contents = _contents(path, file)
         if contents.kind != kind:
-            raise StoreError(f"{path} holds a {contents.kind} of mi_probe; a {kind} was asked for.")
+            raise StoreError(f"{path} holds {contents.called} of mi_probe; {_in_a_sentence(kind)} was asked for.")
         schema = contents.header["schema"]
         if schema.partition("/")[2] not in [str(v) for v in range(1, version + 1)]:
             writer = contents.header.get("writer")
