@@ -21,7 +21,7 @@ corpus._PIECE = corpus._BLOCK = 1 << 13
 cli.main()
 """
 
-WORDS = "coffee tea the sea a cup of and then ship island morning it was long ago".split()
+WORDS = ["coffee", "tea", "the", "sea", "a", "cup", "of", "and", "then", "ship", "island", "morning", "it", "was", "long ago"]
 
 
 def call(*arguments: str) -> None:
@@ -79,7 +79,7 @@ def test_shards_with_the_same_edges_merge_to_what_one_run_gives(
         np.testing.assert_array_equal(point.pairs("mi"), other[name].pairs("mi"))
     with pytest.raises(InputError, match=r"--shard must be K/N.*got 3/2"):
         call("run", "dimension_pairs", *what, "--shard", "3/2", "--out", "part_3")
-    with pytest.raises(InputError, match="shard 80/80 has no text.*Take fewer shards"):
+    with pytest.raises(InputError, match=r"shard 80/80 has no text.*Take fewer shards"):
         call("run", "dimension_pairs", *what, "--edges", "edges.safetensors", "--shard", "80/80", "--out", "part_80")
     with pytest.raises(InputError, match="name the texts"):
         call("calibrate", "-o", "other.safetensors")
