@@ -89,6 +89,7 @@ def swapped_arrays(data: bytes, random: Random) -> bytes:
     return joined(entries, rest[:a] + rest[c:d] + rest[b:c] + rest[a:b] + rest[d:])
 
 
+LIES = 240
 DAMAGES = (cut_off, flipped_bits, other_bytes, edited_container, edited_header, swapped_arrays)
 
 
@@ -222,7 +223,7 @@ def test_a_lie_with_a_digest_that_fits_is_refused_or_read_and_never_a_crash(kind
     header, arrays = store.read(tmp_path / "whole", kind, 4)
     path = tmp_path / "lie"
     read = 0
-    for k in range(240):
+    for k in range(LIES):
         random = np.random.default_rng([2, k])
         facts, parts = lied({key: value for key, value in header.items() if key != "schema"}, arrays, random)
         if not isinstance(facts, dict):
@@ -243,7 +244,7 @@ def test_a_lie_with_a_digest_that_fits_is_refused_or_read_and_never_a_crash(kind
         except BaseException as error:
             error.add_note(f"lie {k} of a {kind}")
             raise
-    assert 0 < read < 240
+    assert 0 < read < LIES
 
 
 def with_error_of_ours(call: Callable[[], Any]) -> None:
