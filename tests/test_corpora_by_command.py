@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import datasets
 import numpy as np
 import psutil
 import pytest
 
 from mi_probe import MIResult, ProbeState, cli, corpus
 from mi_probe.errors import InputError
-
-SMALL_BLOCKS = """from mi_probe import cli, corpus
-corpus._PIECE = corpus._BLOCK = 1 << 13
-cli.main()
-"""
 
 WORDS = ["coffee", "tea", "the", "sea", "a", "cup", "of", "and", "then", "ship", "island", "morning", "it", "was", "long ago"]
 
@@ -32,13 +31,12 @@ def text_of(words: int, seed: int = 0) -> str:
     return " ".join(np.random.default_rng(seed).choice(WORDS, words))
 
 
-def started(processes: int, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def started(processes: int, folder: Path, env: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
     """A run of the recipe, by torchrun if there are several processes, in a group of its own as a terminal would have it."""
     engine = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
-    (folder / "small_blocks.py").write_text(SMALL_BLOCKS)
-    command = [sys.executable, *engine, "small_blocks.py", "run", "dimension_pairs", "--layers", "0", "-1", *arguments]
+    command = [sys.executable, *engine, "-m", "mi_probe", "run", "dimension_pairs", "--layers", "0", "-1", *arguments]
     return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
 
 
@@ -86,15 +84,15 @@ def test_shards_with_the_same_edges_merge_to_what_one_run_gives(
 
 
 def test_several_processes_are_stopped_killed_and_gone_on_with_by_another_number_of_them(
-    tiny_folder: Path, tmp_path: Path
+    tiny_folder: Path, tmp_path: Path, small_blocks: dict[str, str]
 ) -> None:
     (tmp_path / "text.txt").write_text(text_of(40_000))
     what = ["--model", str(tiny_folder), "--text-file", "text.txt", "--calibration", "head", "--checkpoint-tokens", "1000"]
-    whole = started(1, tmp_path, *what, "--out", "whole")
+    whole = started(1, tmp_path, small_blocks, *what, "--out", "whole")
     said, error = whole.communicate()
     assert whole.returncode == 0, error
 
-    run = started(2, tmp_path, *what, "--out", "out")
+    run = started(2, tmp_path, small_blocks, *what, "--out", "out")
     saved = tmp_path / "out" / "state.safetensors"
     wait_for(saved, run)
     os.killpg(run.pid, signal.SIGINT)  # as Ctrl-C does, and torchrun then tells its processes once more
@@ -104,7 +102,7 @@ def test_several_processes_are_stopped_killed_and_gone_on_with_by_another_number
     assert not before.parts[0].complete
 
     when = saved.stat().st_mtime_ns
-    run = started(3, tmp_path, *what, "--out", "out", "--resume")
+    run = started(3, tmp_path, small_blocks, *what, "--out", "out", "--resume")
     while saved.stat().st_mtime_ns == when:
         assert run.poll() is None, run.communicate()
         time.sleep(0.02)
@@ -115,7 +113,7 @@ def test_several_processes_are_stopped_killed_and_gone_on_with_by_another_number
     assert "it was killed, or ended without a word" in error
     assert ProbeState.load(saved).tokens_seen > before.tokens_seen
 
-    run = started(2, tmp_path, *what, "--out", "out", "--resume")
+    run = started(2, tmp_path, small_blocks, *what, "--out", "out", "--resume")
     printed, error = run.communicate()
     assert run.returncode == 0, error
     assert printed.replace("out/", "whole/") == said  # by the first process alone
@@ -123,3 +121,40 @@ def test_several_processes_are_stopped_killed_and_gone_on_with_by_another_number
     assert one.counts == other.counts
     assert (one.run, one.parts, one.convergence) == (other.run, other.parts, other.convergence)
     assert one.ledger.tokens == other.ledger.tokens
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "corpora.md"
+
+
+def test_every_command_of_the_page_about_corpora_runs_in_its_order(
+    tiny_folder: Path, tmp_path: Path, small_blocks: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_texts").mkdir()
+    for k in range(4):
+        (tmp_path / "my_texts" / f"{k}.txt").write_text(text_of(2000, seed=k))
+    rows = [json.dumps({"stars": k % 6, "body": text_of(40, seed=k)}) for k in range(50)]
+    (tmp_path / "reviews.jsonl").write_text("\n".join(rows))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(corpus, "_PIECE", 1 << 13)
+    monkeypatch.setattr(corpus, "_BLOCK", 1 << 13)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    assert sum("SLURM_ARRAY_TASK_ID" in block for block in blocks) == 1
+    for block in blocks:
+        # On a model that takes no time: the bundled one is what the page's commands would load.
+        script = re.sub(r"(run dimension_pairs|calibrate)\b(?! --counts)", rf"\1 --model {tiny_folder}", block)
+        for task in range(1, 5 if "SLURM_ARRAY_TASK_ID" in block else 2):
+            for line in script.replace("$SLURM_ARRAY_TASK_ID", str(task)).replace("\\\n", " ").splitlines():
+                command, *arguments = shlex.split(line.removeprefix("exec "), comments=True) or [""]
+                if command == "torchrun":
+                    done = subprocess.run(["bash", "-c", line], env=small_blocks, capture_output=True, text=True, check=False)
+                    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+                elif command == "mi-probe":
+                    call(*(name for argument in arguments for name in (sorted(map(str, Path().glob(argument))) or [argument])))
+                else:
+                    assert command in ("", "export"), line
+    whole, *others = (ProbeState.load(f"{name}.safetensors") for name in ("my_texts_out/state", "all", "shared_out/state"))
+    for other in others:
+        assert other.counts == whole.counts
+    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL):
+        exec(compile(block, str(PAGE), "exec"), {})
