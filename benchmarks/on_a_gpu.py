@@ -24,7 +24,7 @@ from results import digits, markdown_table
 import mi_probe
 from mi_probe import Binning, Probe
 
-HEAD = ("model", "hook points", "tokens of a pass", "passes alone", "counted on the CPU", "counted on the device", "of passes alone")
+HEAD = ("what", "hook points", "tokens of a pass", "passes alone", "counted on the CPU", "counted on the device", "of passes alone")
 PASSES = 8
 
 
