@@ -22,8 +22,9 @@ TEXTS = [f"text {k}, with ümlauts and\na second line" * (1 + k % 3) for k in ra
 
 
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def the_library_alone(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)  # of the library, after each file of Parquet
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def opened(source: str, folder: Path) -> Corpus:
             "dataset of torch": table.with_format("torch"),
             "dataset chosen": datasets.Dataset.from_list([{"text": text} for text in [*TEXTS, "more"]]).select(range(600)),
             "stream": table.to_iterable_dataset(num_shards=4),
-            "iterable": {text: None for text in TEXTS}.keys(),
+            "iterable": dict.fromkeys(TEXTS).keys(),
         }[source]
     )
 
@@ -141,14 +142,14 @@ def test_one_byte_of_a_file_makes_it_another_corpus(name: str, streaming: bool, 
 def test_the_order_is_a_fact_of_a_run(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus, "_BLOCK", 300)
     path = tmp_path / "state.safetensors"
-    table = datasets.Dataset.from_dict({"text": TEXTS[:60]})
-    what = Probe(calibration_tokens=200)
+    table = datasets.Dataset.from_dict({"text": TEXTS[:30]})
+    what = Probe(hooks="resid_post", calibration_tokens=200, lags=2)
 
     def run(texts: Any, **options: Any) -> Any:
         return mi_probe.accumulate(tiny, texts, what, calibration="head", **options)
 
     whole = run(as_corpus(table).shuffled(3))
-    with StopAfter(monkeypatch, tiny, 20), pytest.raises(Stopped):
+    with StopAfter(monkeypatch, tiny, 10), pytest.raises(Stopped):
         run(as_corpus(table).shuffled(3), checkpoint=path)
     for other in (as_corpus(table), as_corpus(table).shuffled(4)):
         with pytest.raises(CheckpointError, match="another order"):
@@ -312,13 +313,14 @@ def test_each_window_comes_with_the_number_of_its_document(source: str, folder: 
     assert seen == set(range(600))
 
 
+@pytest.mark.filterwarnings("ignore:the edges do not represent")
 @pytest.mark.parametrize("source", ["texts", "dataset", "t.parquet streaming"])
 def test_the_same_tokens_are_counted_whatever_the_texts_come_from(source: str, folder: Path, tiny: Any) -> None:
-    what = Probe(hooks="resid_post", layers=[0], calibration_tokens=200, shards=8, swap=True)
+    what = Probe(hooks="resid_post", layers=[0], calibration_tokens=200, shards=16, swap=True)
     one, other = (
         mi_probe.accumulate(tiny, opened(each, folder), what, calibration="head", max_tokens=5000) for each in ("list", source)
     )
     assert one.streams["resid_post.0"].read() == other.streams["resid_post.0"].read()
     assert one.run["totals"] == other.run["totals"]
     assert one.ledger.tokens == other.ledger.tokens
-    assert sum(one.ledger.tokens.values()) - one.ledger.tokens["BOS"] == 5000 if "BOS" in one.ledger.tokens else True
+    assert one.tokens_seen == 5000
