@@ -131,8 +131,8 @@ def test_a_merge_and_edges_that_do_not_fit_leave_nothing(tmp_path: Path) -> None
     state.update("a", np.random.default_rng(0).standard_normal((80, 9)))
     state.save(tmp_path / "a")
     with room_for(1000):
-        with pytest.raises(StoreError, match="cannot write .*all: File too large"):
+        with pytest.raises(StoreError, match=r"cannot write .*all: File too large"):
             merge_files([tmp_path / "a"], tmp_path / "all")
-        with pytest.raises(StoreError, match="cannot write .*edges: File too large"):
+        with pytest.raises(StoreError, match=r"cannot write .*edges: File too large"):
             Edges.of(state).save(tmp_path / "edges")
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
