@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from glob import glob
 from pathlib import Path
 
 import datasets
@@ -150,7 +151,7 @@ def test_every_command_of_the_page_about_corpora_runs_in_its_order(
                     done = subprocess.run(["bash", "-c", line], env=small_blocks, capture_output=True, text=True, check=False)
                     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
                 elif command == "mi-probe":
-                    call(*(name for argument in arguments for name in (sorted(map(str, Path().glob(argument))) or [argument])))
+                    call(*(name for argument in arguments for name in (sorted(glob(argument)) or [argument])))
                 else:
                     assert command in ("", "export"), line
     whole, *others = (
