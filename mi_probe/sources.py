@@ -202,6 +202,8 @@ def _files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         inside = sorted(p for p in path.iterdir() if p.suffix in {".txt", *_TABLES}) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"there is no .txt, {', '.join(_TABLES)} file in the folder {path}.")
         found += inside
     return found
 
