@@ -242,10 +242,10 @@ def _way(calibration: Calibration, corpus: Corpus, run: dict[str, Any] | None, *
 
 
 def _read(path: Path, resume: bool) -> dict[str, Any]:
-    """What the header of a checkpoint says of its run."""
-    contents = store.look(path)
+    """What the header of a checkpoint says of its run; all of the file is checked, so that none is taken for another."""
+    contents = store.check(path)
     if contents.kind != "state":
-        raise CheckpointError(f"{path} holds a {contents.kind} of mi_probe, not the counts of a run: name another file.")
+        raise CheckpointError(f"{path} holds {contents.called} of mi_probe, not the counts of a run: name another file.")
     header, run = contents.header, contents.header.get("run")
     run = run if isinstance(run, dict) else {}
     if not resume and "position" in run:
