@@ -96,6 +96,7 @@ def measured(kind: str, model: Path | str, corpus: Path, tokens: int) -> list[st
     script = [sys.executable, str(Path(__file__).resolve()), "--worker", "--kind", kind, "--corpus", str(corpus)]
     given = ["--model", str(model), "--most", str(tokens)]
     environment = os.environ | {"HF_DATASETS_CACHE": str(corpus.parent / "cache"), "MALLOC_TRIM_THRESHOLD_": "131072"}
+    environment |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}  # threads have memory of their own
     done = subprocess.run([*script, *given], capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit(f"the run over {tokens:,} tokens failed:\n{done.stderr}")
@@ -122,9 +123,10 @@ def section(options: argparse.Namespace) -> str:
             if kind == "text":
                 rows += [measured(kind, "coffee-gpt2", corpus, tokens) for tokens in options.bundled]
     about = (
-        f"The most that a process had in memory during the run, beyond what it had before: {how_memory_is_measured()}.\n"
-        f"A checkpoint every {CHECKPOINT:,} tokens. One narrow layer: a model of {NARROW['n_embd']} dimensions with random weights and\n"
-        "the bundled tokenizer, so that reading and cutting are the greater part."
+        f"The most that a process of one thread had in memory during the run, beyond what it had before:\n"
+        f"{how_memory_is_measured()}. A checkpoint every {CHECKPOINT:,} tokens.\n"
+        f"One narrow layer: a model of {NARROW['n_embd']} dimensions with random weights and the bundled tokenizer, so that reading and\n"
+        "cutting are the greater part."
     )
     return f"## Memory over tokens\n\n{about}\n\n{markdown_table(HEAD, rows)}\n"
 
