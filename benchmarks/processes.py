@@ -114,7 +114,9 @@ def measured(options: argparse.Namespace) -> dict[int, Times]:
                 require_same(folder / f"{options.ranks[0]} processes", state)
                 times.tokens = said["tokens"]
                 times.seconds.append(said["seconds"])
-                print(f"{repeat}: {ranks} processes: {said['tokens'] / said['seconds']:,.0f} tokens/s", file=sys.stderr, flush=True)
+                print(
+                    f"{repeat}: {ranks} processes: {said['tokens'] / said['seconds']:,.0f} tokens/s", file=sys.stderr, flush=True
+                )
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe import store
+from mi_probe import divided, store
 from mi_probe.binning import Binning
 from mi_probe.calibration import calibrate
 from mi_probe.corpus import Document, batches
@@ -23,12 +23,14 @@ from mi_probe.hooks import AttachedProbe, CountOn, attach, hash_of_weights, reso
 from mi_probe.probe import Probe, load_probe
 from mi_probe.ranks import Ranks
 from mi_probe.running import Run, Wanted
+from mi_probe.shares import Share
 from mi_probe.sources import Corpus, as_corpus
 from mi_probe.state import SAME_MODEL, ProbeState
 
-__all__ = ["Calibration", "accumulate", "sample_activations"]
+__all__ = ["Calibration", "SplitBy", "accumulate", "sample_activations"]
 
 Calibration = Literal["auto", "head", "sample"]
+SplitBy = Literal["tokens", "pairs"]
 
 _READ_TWICE = 1 << 20
 
@@ -59,6 +61,7 @@ def accumulate(
     checkpoint_tokens: int | None = None,
     resume: bool = False,
     ranks: Ranks | None = None,
+    split_by: SplitBy = "tokens",
     batch_size: int = 8,
     first_document: int = 0,
     memory: float | None = None,
@@ -97,6 +100,12 @@ def accumulate(
     ranks : Ranks, optional
         The processes that share the work, started by torchrun; all call this with the same arguments. The first one has the
         counts in the end, the others none.
+    split_by : {"tokens", "pairs"}
+        What the processes share. "tokens": each counts all pairs of a part of the text. "pairs": each runs a part of the text,
+        too, but its codes go to all, and each counts a share of the pairs of all of it, for tables that fit no one machine. That
+        takes edges before anything is counted: given ones, or a sample of texts that can be read twice. In the end each process
+        has its share, and `Ranks.estimate` and `Ranks.save`, called by all, give what one process would. The counts are the same,
+        and a checkpoint of either can be gone on with by both.
     batch_size : int
         Windows that run together. It changes the speed, not the counts.
     first_document : int
@@ -117,7 +126,7 @@ def accumulate(
     Raises
     ------
     InputError
-        No text has a token, or an argument is out of range.
+        No text has a token, an argument is out of range, or pairs are to be split without edges.
     HookPointError
         The model lacks a hook point of the probe.
     CheckpointError
@@ -148,9 +157,17 @@ def accumulate(
     corpus = as_corpus(texts)
     ranks = ranks or Ranks.alone()
     path = None if checkpoint is None else Path(checkpoint)
-    _require(batch_size, max_tokens, shard, checkpoint_tokens, path, resume, calibration)
-    if calibration == "auto":
-        calibration = "sample" if corpus.rereadable and (corpus.nbytes is None or corpus.nbytes > _READ_TWICE) else "head"
+    _require(batch_size, max_tokens, shard, checkpoint_tokens, path, resume, calibration, split_by)
+    share = Share(ranks.rank, ranks.size) if split_by == "pairs" and ranks.size > 1 else None
+    there = ranks.broadcast(path is not None and path.exists())
+    found = ranks.broadcast(_read(path, resume) if there and path is not None and ranks.first else None)
+    calibration = _way(calibration, corpus, found if resume else None, divided=share is not None)
+    if share is not None and edges is None and calibration == "head" and not (there and resume):
+        raise InputError(
+            "pairs can be split among processes once there are edges, and these come from the head of the texts as they are "
+            "counted: run mi-probe calibrate on texts like these and give its file with --edges (edges=)"
+            + (", or take a sample: calibration='sample'." if corpus.rereadable else ".")
+        )
     if what.swap and ranks.size > 1:
         raise InputError(
             "a probe with swap counts documents against those before them, which other processes would have: run it in one "
@@ -167,8 +184,6 @@ def accumulate(
         "seed": seed if calibration == "sample" and edges is None else None,
         "context": int(model.cfg.n_ctx),
     }
-    there = ranks.broadcast(path is not None and path.exists())
-    found = ranks.broadcast(_read(path, resume) if there and path is not None and ranks.first else None)
     if path is not None:
         facts["weights"] = hash_of_weights(model)
     if edges is None and calibration == "sample" and not (there and resume):
@@ -177,7 +192,7 @@ def accumulate(
     if memory is None and edges is None and corpus.nbytes is not None and corpus.nbytes < what.calibration_tokens:
         memory = float("inf")
     wanted = Wanted(batch_size, max_tokens, shard, first_document, path, checkpoint_tokens, facts)
-    with attach(model, what, edges=edges, memory=memory, count_on=count_on) as attached:
+    with attach(model, what, edges=edges, memory=memory, count_on=count_on, share=share) as attached:
         if there and resume:
             _go_on(attached, path, found, facts, edges, ranks)
         else:
@@ -196,21 +211,34 @@ def _require(
     path: Path | None,
     resume: bool,
     calibration: str,
+    split_by: str,
 ) -> None:
     for name, value in (("batch_size", batch_size), ("max_tokens", max_tokens), ("checkpoint_tokens", checkpoint_tokens)):
         if value is not None and (not hasattr(value, "__index__") or isinstance(value, bool) or value < 1):
             raise InputError(f"{name} must be at least 1; got {value!r}.")
     if len(shard) != 2 or not 1 <= shard[0] <= shard[1]:
         raise InputError(f"shard must be two numbers k and n, 1 <= k <= n: (2, 8) is the second of eight; got {shard!r}.")
-    if calibration not in get_args(Calibration):
-        raise InputError(
-            f"calibration must be one of {get_args(Calibration)}; got {calibration!r}"
-            f"{nearest(calibration, get_args(Calibration))}."
-        )
+    for name, said, known in (
+        ("calibration", calibration, get_args(Calibration)),
+        ("split_by", split_by, get_args(SplitBy)),
+    ):
+        if said not in known:
+            raise InputError(f"{name} must be one of {known}; got {said!r}{nearest(said, known)}.")
     if path is None and (resume or checkpoint_tokens is not None):
         raise InputError("to save checkpoints or go on from one, name a file: checkpoint='state.safetensors'.")
     if path is not None and not path.absolute().parent.is_dir():
         raise InputError(f"there is no folder {path.parent} for the checkpoint {path.name}.")
+
+
+def _way(calibration: Calibration, corpus: Corpus, run: dict[str, Any] | None, *, divided: bool) -> Calibration:
+    """Where edges come from: as a run that is gone on with says, or what "auto" stands for."""
+    if calibration != "auto":
+        return calibration
+    said: Calibration | None = (run or {}).get("calibration")
+    if said is not None and said in get_args(Calibration):
+        return said
+    large = corpus.nbytes is None or corpus.nbytes > _READ_TWICE
+    return "sample" if corpus.rereadable and (large or divided) else "head"
 
 
 def _read(path: Path, resume: bool) -> dict[str, Any]:
@@ -251,7 +279,10 @@ def _go_on(
             )
     if run.get("weights") != facts["weights"]:
         raise CheckpointError(f"{path} is of a run with another model: its weights are not these. Name another file.")
-    state = ProbeState.load(path) if ranks.first else None
+    if attached.share is not None:
+        state: ProbeState | None = divided.load(ranks, path)
+    else:
+        state = ProbeState.load(path) if ranks.first else None
     if state is not None:
         for fact in SAME_MODEL:
             if state.model.get(fact) != attached.model[fact]:
@@ -264,6 +295,9 @@ def _go_on(
                     binning.require_same(edges[name])
             except MergeError as error:
                 raise CheckpointError(f"{path} was counted with other edges: at '{name}', {error}") from None
+    if state is not None and state.divided:
+        attached.take_up(state)
+        return
     binnings = ranks.share_edges(None if state is None else state.binnings)
     names = ("probe", "run", "parts", "convergence", "calibration")
     said = ranks.broadcast({} if state is None else {name: getattr(state, name) for name in names})

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mi_probe.binning import MAX_BINS, MISSING, TRIMMED
 from mi_probe.errors import InputError, MergeError, MIProbeError
+from mi_probe.shares import Share
 
 if TYPE_CHECKING:
     import torch
@@ -42,11 +43,15 @@ class JointCounts:
         Shape of the tables.
     pairs : array, shape (pairs, 2), int, optional
         The pairs to count, as positions i < j among the variables, sorted and without repetition. All by default.
+    share : Share, optional
+        Keep the tables of this share of those pairs alone, where other processes keep the others. Margins are of all variables.
 
     Attributes
     ----------
     listed : array, shape (pairs, 2), or None
-        The pairs that are counted; None if all of them are.
+        The pairs that are counted, by whichever process; None if all of them are.
+    share : Share or None
+        Which of them have their tables here; None if all of them have.
     n : int
         Samples seen.
     missing : array, shape (variables,), int64
@@ -74,12 +79,13 @@ class JointCounts:
     6
     """
 
-    def __init__(self, variables: int, bins: int, pairs: ArrayLike | None = None) -> None:
+    def __init__(self, variables: int, bins: int, pairs: ArrayLike | None = None, share: Share | None = None) -> None:
         if variables < 1 or not 1 <= bins <= MAX_BINS:
             raise InputError(f"counts need at least 1 variable and 1 to {MAX_BINS} bins; got {variables} and {bins}.")
         self.variables = variables
         self.bins = bins
         self._listed = None if pairs is None else checked_pairs(pairs, variables)
+        self.share = None if share is None or share.of == 1 else share
         self._n = 0
         self._missing = np.zeros(variables, dtype=np.int64)
         self._trimmed = np.zeros(variables, dtype=np.int64)
@@ -115,14 +121,15 @@ class JointCounts:
         trimmed: NDArray[np.integer] | None = None,
         pairs: ArrayLike | None = None,
         *,
+        share: Share | None = None,
         copy: bool = True,
     ) -> JointCounts:
         """Rebuild counts from their arrays, as a file stores them.
 
         Parameters
         ----------
-        n, missing, margins, tables, trimmed, pairs
-            As the attributes.
+        n, missing, margins, tables, trimmed, pairs, share
+            As the attributes; of a share, its tables alone.
         copy : bool
             False: the tables go on counting where they are, and must not be used by others any more.
 
@@ -137,7 +144,7 @@ class JointCounts:
             raise InputError(f"the number of samples must be a whole number from 0 to 2^50; got {n!r}.")
         if margins.ndim != 2:
             raise InputError(f"margins must be of shape (variables, bins); got {margins.shape}.")
-        counts = cls(margins.shape[0], margins.shape[1], pairs)
+        counts = cls(margins.shape[0], margins.shape[1], pairs, share)
         trimmed = np.zeros_like(missing) if trimmed is None else trimmed
         shape = (counts.pairs, counts.bins, counts.bins)
         if not missing.shape == trimmed.shape == counts._missing.shape or tables.shape != shape:
@@ -175,7 +182,8 @@ class JointCounts:
         return counts
 
     def __repr__(self) -> str:
-        return f"JointCounts({self.variables} variables, {self.bins} bins, {self.n:,} samples)"
+        of = "" if self.share is None else f"{self.share} of the pairs, "
+        return f"JointCounts({self.variables} variables, {self.bins} bins, {of}{self.n:,} samples)"
 
     @staticmethod
     def nbytes_for(variables: int, pairs: int, bins: int, samples: int = 0) -> int:
@@ -199,12 +207,24 @@ class JointCounts:
 
     @property
     def pairs(self) -> int:
-        """Number of pairs i < j that are counted."""
+        """Number of pairs i < j that have their tables here."""
+        first, last = self.places
+        return last - first
+
+    @property
+    def pairs_everywhere(self) -> int:
+        """Number of pairs i < j that are counted, by whichever process."""
         return self.variables * (self.variables - 1) // 2 if self._listed is None else len(self._listed)
 
     @property
+    def places(self) -> tuple[int, int]:
+        """Where the pairs that have their tables here begin and end in the order of all that are counted."""
+        listed = None if self._listed is None else len(self._listed)
+        return (0, self.pairs_everywhere) if self.share is None else self.share.places(self.variables, listed)
+
+    @property
     def listed(self) -> NDArray[np.intp] | None:
-        """The pairs that are counted, shape (pairs, 2); None if all of them are."""
+        """The pairs that are counted, by whichever process, shape (pairs, 2); None if all of them are."""
         return None if self._listed is None else _read_only(self._listed)
 
     @property
@@ -218,9 +238,12 @@ class JointCounts:
         >>> JointCounts(4, 2, pairs=[[0, 3], [1, 2]]).pair_indices
         (array([0, 1]), array([3, 2]))
         """
-        if self._listed is None:
-            return all_pairs(self.variables)
-        return _read_only(self._listed[:, 0]), _read_only(self._listed[:, 1])
+        if self._listed is not None:
+            mine = self._listed[slice(*self.places)]
+            return _read_only(mine[:, 0]), _read_only(mine[:, 1])
+        return (
+            all_pairs(self.variables) if self.share is None else _pairs_of_rows(self.variables, *self.share.rows(self.variables))
+        )
 
     @property
     def n(self) -> int:
@@ -304,7 +327,7 @@ class JointCounts:
         if not isinstance(other, JointCounts):
             return NotImplemented
         return (
-            (self.n, self.variables, self.bins) == (other.n, other.variables, other.bins)
+            (self.n, self.variables, self.bins, self.share) == (other.n, other.variables, other.bins, other.share)
             and _same_pairs(self._listed, other._listed)
             and np.array_equal(self.missing, other.missing)
             and np.array_equal(self.trimmed, other.trimmed)
@@ -358,7 +381,7 @@ class JointCounts:
     def update_on_device(self, codes: torch.Tensor) -> None:
         """Count more samples where their codes are, a GPU as a rule, by torch. What is counted stays there until it is read.
 
-        Listed pairs are counted on the CPU.
+        Listed pairs, and shares of pairs, are counted on the CPU.
 
         Parameters
         ----------
@@ -370,11 +393,15 @@ class JointCounts:
         InputError
             Wrong shape or type. A wrong code is found out when the counts are read.
         """
-        if self._listed is not None:
+        if not self._counts_all:
             self.update(codes.cpu().numpy())
             return
         self._require_whole()
         self._counts_on(codes.device).update(codes)
+
+    @property
+    def _counts_all(self) -> bool:
+        return self._listed is None and self.share is None
 
     def _counts_on(self, device: torch.device) -> DeviceCounts:
         from mi_probe.ondevice import DeviceCounts
@@ -424,7 +451,7 @@ class JointCounts:
             Row s of one goes with row s of the other: 2 * samples samples in all. Both ways, so that each variable has the same
             margins in all of its pairs, as long as no value is missing.
         """
-        if not isinstance(first, np.ndarray) and self._listed is None:
+        if not isinstance(first, np.ndarray) and self._counts_all:
             self._require_whole()
             self._counts_on(first.device).update_crossed(first, second)
             return
@@ -449,7 +476,7 @@ class JointCounts:
         Raises
         ------
         MergeError
-            Another number of variables or bins, or other pairs.
+            Another number of variables or bins, other pairs, or another share of them.
         """
         self.require_same(other)
         other._require_whole()
@@ -482,6 +509,9 @@ class JointCounts:
         names : sequence of str, optional
             What the variables are called; 0, 1, 2, ... by default.
         """
+        if self.share != other.share:
+            mine, theirs = (str(counts.share or "all") for counts in (self, other))
+            raise MergeError(f"counts differ: {mine} of the pairs have their tables here, against {theirs}.")
         for what in ("variables", "bins", "pairs"):
             mine, theirs = getattr(self, what), getattr(other, what)
             if mine != theirs:
@@ -494,7 +524,7 @@ class JointCounts:
 
     def copy(self) -> JointCounts:
         """An independent copy."""
-        twin = JointCounts(self.variables, self.bins, self._listed)
+        twin = JointCounts(self.variables, self.bins, self._listed, self.share)
         twin += self
         return twin
 
@@ -571,9 +601,10 @@ class JointCounts:
         from mi_probe import kernels
 
         if self._listed is None:
-            kernels.count_pairs(codes, tables, **options)
+            rows = None if self.share is None else self.share.rows(self.variables)
+            kernels.count_pairs(codes, tables, rows=rows, **options)
         else:
-            kernels.count_listed(codes, self._listed, tables, **options)
+            kernels.count_listed(codes, self._listed[slice(*self.places)], tables, **options)
 
     def _require_whole(self) -> None:
         if self._broken:
@@ -620,6 +651,15 @@ def all_pairs(variables: int) -> PairIndices:
 def _kept_pairs(variables: int) -> PairIndices:
     first, second = map(_read_only, np.triu_indices(variables, 1))
     return first, second
+
+
+def _pairs_of_rows(variables: int, first: int, last: int) -> PairIndices:
+    """The pairs i < j with first <= i < last, in the order of `all_pairs`."""
+    rows = np.arange(first, last)
+    each = variables - 1 - rows
+    one = np.repeat(rows, each)
+    two = np.arange(len(one)) - np.repeat(np.cumsum(each) - each, each) + one + 1
+    return _read_only(one), _read_only(two)
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

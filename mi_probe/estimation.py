@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -25,9 +25,7 @@ from mi_probe.pointresult import PairwiseMI
 from mi_probe.shards import shard_errors
 from mi_probe.subset import Pairs, Subset, as_pairs
 
-__all__ = ["EstimateBytes", "estimate_nbytes_for", "estimate_point", "pairwise"]
-
-Columns = dict[str, NDArray[np.float64]]
+__all__ = ["Columns", "EstimateBytes", "estimate_columns", "estimate_nbytes_for", "estimate_point", "labelled", "pairwise"]
 
 
 class EstimateBytes(NamedTuple):
@@ -73,7 +71,7 @@ def estimate_point(
     correction: Correction = "adjusted",
     p_values: PValues = "auto",
     names: Sequence[str] | None = None,
-    columns: Columns | None = None,
+    columns: Mapping[str, NDArray[np.float64]] | None = None,
     notes: Sequence[str] = (),
 ) -> PairwiseMI:
     """Estimate, with labels, from all that was counted at one point.
@@ -97,10 +95,32 @@ def estimate_point(
     InputError
         Unknown correction, or a test that these counts do not allow.
     """
+    found = estimate_columns(counts, correction=correction, p_values=p_values, columns=columns)
+    return labelled(counts, found, correction=correction, names=names, notes=notes)
+
+
+class Columns(NamedTuple):
+    """Estimates of pairs that have no labels yet."""
+
+    found: Estimate
+    more: dict[str, NDArray[np.float64]]
+    """Columns beside those, each of shape (pairs,)."""
+    note: str
+    """On where p-values come from, or why there are none."""
+
+
+def estimate_columns(
+    counts: PointCounts,
+    *,
+    correction: Correction = "adjusted",
+    p_values: PValues = "auto",
+    columns: Mapping[str, NDArray[np.float64]] | None = None,
+) -> Columns:
+    """Every column of the pairs that have their tables here: all of them, or one share. Parameters as for `estimate_point`."""
     counts.require_whole()
     joint = counts.joint
     found = estimate(joint, correction=correction)
-    more: Columns = dict(columns or {})
+    more = dict(columns or {})
     if "gaussian" not in more:
         more["gaussian"] = gaussian_mi(binned_copula_correlation(joint), found.n)
     if counts.moments is not None:
@@ -119,6 +139,23 @@ def estimate_point(
         more["p"] = p
     for array in more.values():
         array.flags.writeable = False
+    return Columns(found, more, note)
+
+
+def labelled(
+    counts: PointCounts,
+    columns: Columns,
+    *,
+    correction: Correction,
+    names: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
+) -> PairwiseMI:
+    """Columns of all pairs, with the labels and notes that their counts give them; of these one share is enough.
+
+    The parameters are those of `estimate_point`.
+    """
+    joint = counts.joint
+    found, more, note = columns
     return PairwiseMI(
         found,
         counts.binning.names if names is None else tuple(map(str, names)),
@@ -144,7 +181,8 @@ def _notes(counts: PointCounts, found: Estimate) -> list[str]:
     if counts.binning.dimensions is not None:
         notes.append(f"{joint.variables:,} of {counts.binning.width:,} dimensions were counted")
     if joint.listed is not None:
-        notes.append(f"{joint.pairs:,} of {joint.variables * (joint.variables - 1) // 2:,} pairs were counted")
+        every = joint.variables * (joint.variables - 1) // 2
+        notes.append(f"{len(joint.listed):,} of {every:,} pairs were counted")
     if counts.binning.method != "equal_count":
         notes.append("no continuous column: it takes equal-count bins")
     elif not _can_be_unbinned(counts):

@@ -18,6 +18,7 @@ from mi_probe.memory import free_memory, free_memory_of, in_bytes
 from mi_probe.ondevice import bytes_on
 from mi_probe.pointcounts import PointCounts
 from mi_probe.probe import CORPUS_BINS, Probe
+from mi_probe.shares import Share
 from mi_probe.stream import PointStream
 
 __all__ = [
@@ -55,6 +56,8 @@ class Run:
         Bytes of a model that is yet to be loaded.
     rows : int, optional
         On which edges will be fitted, where it is not the number that the probe says.
+    shares : int
+        Processes among which the tables of the pairs are divided: what each of them takes.
     """
 
     tokens: int | None = None
@@ -63,6 +66,7 @@ class Run:
     itemsize: int = 4
     weights: int = 0
     rows: int | None = None
+    shares: int = 1
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,9 @@ def _at(key: str, width: int | str, probe: Probe, run: Run, most_variables: int 
     if most_variables is not None and most_variables < variables:
         variables, pairs = most_variables, min(pairs, most_variables * (most_variables - 1) // 2)
     pairs = pairs if most_pairs is None else min(pairs, most_pairs)
+    if run.shares > 1:
+        every = pairs == variables * (variables - 1) // 2
+        pairs = Share(0, run.shares).largest(variables, None if every else pairs)
     rows = probe.calibration_tokens if run.rows is None else run.rows
     bins = probe.bins
     if run.tokens is not None and run.tokens < probe.calibration_tokens:

@@ -6,7 +6,6 @@ they add up over texts exactly, as counts do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -185,18 +184,6 @@ class SecondMoments:
         for name in self.SUMS:
             getattr(self, name).__iadd__(getattr(other, name))
         return self
-
-    def give(self, send: Callable[[NDArray[Any]], None]) -> None:
-        """Hand the sums over: `send` is called with each; they are zero then."""
-        for name in self.SUMS:
-            array = getattr(self, name)
-            send(array)
-            array[:] = 0
-
-    def take_in(self, add: Callable[[NDArray[Any], np.dtype[Any]], None]) -> None:
-        """Add what another gives: `add` is called with each sum in the order of `give` and its type, and adds to it in place."""
-        for name in self.SUMS:
-            add(getattr(self, name), np.dtype(np.int64))
 
     def restore(self, arrays: dict[str, NDArray[np.integer]]) -> None:
         """Take sums from a file.

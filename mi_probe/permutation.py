@@ -15,7 +15,7 @@ from mi_probe import kernels
 from mi_probe.errors import InputError
 from mi_probe.significance import PairMargins, upper_tail
 
-__all__ = ["DRAWS", "MOST_NULLS", "permutation_p_values"]
+__all__ = ["DRAWS", "MOST_NULLS", "nulls_of", "permutation_p_values", "require_few"]
 
 Floats = NDArray[np.float64]
 
@@ -73,18 +73,37 @@ def permutation_p_values(raw: Floats, margins: PairMargins, *, draws: int = DRAW
     p = np.full(raw.shape, np.nan)
     known = np.flatnonzero(~np.isnan(raw))
     # Which bin has which count does not matter, nor which variable is the first.
+    shapes, nulls, null_of = _nulls(margins, known)
+    require_few(len(nulls))
+    for k, (row, column) in enumerate(nulls):
+        among = known[null_of == k]
+        p[among] = _p_values(raw[among], _sorted_null(shapes[row], shapes[column], draws, seed))
+    return p
+
+
+def nulls_of(raw: Floats, margins: PairMargins) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The distinct pairs of margins, each a null of its own; the parameters are those of `permutation_p_values`."""
+    shapes, nulls, _ = _nulls(margins, np.flatnonzero(~np.isnan(raw)))
+    return {(tuple(shapes[row].tolist()), tuple(shapes[column].tolist())) for row, column in nulls}
+
+
+def require_few(nulls: int) -> None:
+    """Raise `InputError` if there are more nulls than it is worth to draw."""
+    if nulls > MOST_NULLS:
+        raise InputError(
+            f"these pairs have {nulls} distinct pairs of margins, and a permutation null is drawn for at most {MOST_NULLS}; "
+            "use the gamma test, or equal-count bins without missing values."
+        )
+
+
+def _nulls(
+    margins: PairMargins, known: NDArray[np.intp]
+) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.intp]]:  # fmt: skip
+    """Distinct margins, pairs of them of which there are some, and which of these each pair has."""
     shapes, shape_of = np.unique(-np.sort(-margins.pool, axis=1), axis=0, return_inverse=True)
     ends = np.stack([shape_of.ravel()[margins.first[known]], shape_of.ravel()[margins.second[known]]], axis=1)
     nulls, null_of = np.unique(np.sort(ends, axis=1), axis=0, return_inverse=True)
-    if len(nulls) > MOST_NULLS:
-        raise InputError(
-            f"these pairs have {len(nulls)} distinct pairs of margins, and a permutation null is drawn for at most {MOST_NULLS}; "
-            "use the gamma test, or equal-count bins without missing values."
-        )
-    for k, (row, column) in enumerate(nulls):
-        among = known[null_of.ravel() == k]
-        p[among] = _p_values(raw[among], _sorted_null(shapes[row], shapes[column], draws, seed))
-    return p
+    return shapes, nulls, null_of.ravel()
 
 
 def _sorted_null(row: NDArray[np.int64], column: NDArray[np.int64], draws: int, seed: int) -> Floats:

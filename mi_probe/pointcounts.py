@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from mi_probe.gaussian import SecondMoments
 from mi_probe.lags import LaggedCounts
 from mi_probe.ondevice import DeviceBinning
 from mi_probe.places import Places
+from mi_probe.shares import Share
 
 __all__ = ["PointBytes", "PointCounts"]
 
@@ -43,6 +45,9 @@ class PointCounts:
     extras : Extras
     pairs : array, shape (pairs, 2), int, optional
         As for `JointCounts`; all by default.
+    share : Share, optional
+        As for `JointCounts`: the tables of this share of the pairs alone, into which codes of all processes go (`count_codes`).
+        Lags and second moments are of what this process saw (`count_beside`), and add up over the processes.
 
     Attributes
     ----------
@@ -63,15 +68,23 @@ class PointCounts:
     (60, [40, 20], 57)
     """
 
-    def __init__(self, binning: Binning, extras: Extras | None = None, pairs: NDArray[np.intp] | None = None) -> None:
+    def __init__(
+        self,
+        binning: Binning,
+        extras: Extras | None = None,
+        pairs: NDArray[np.intp] | None = None,
+        share: Share | None = None,
+    ) -> None:
         extras = extras or Extras()
+        if extras.swap and share is not None and share.of > 1:
+            raise InputError("pairs across documents (swap) are counted in the order of all documents: by one process only.")
         shape = (binning.variables, binning.bins)
         self.binning = binning
         self.on_device = DeviceBinning(binning)
         self.extras = extras
-        self.joint = JointCounts(*shape, pairs)
+        self.joint = JointCounts(*shape, pairs, share)
         self._lagged = LaggedCounts(extras.lags, *shape)
-        self.shards = tuple(JointCounts(*shape, pairs) for _ in range(extras.shards))
+        self.shards = tuple(JointCounts(*shape, pairs, share) for _ in range(extras.shards))
         self.swapped = JointCounts(*shape, pairs) if extras.swap else None
         self.moments = SecondMoments.within(binning) if extras.moments else None
         self._pool: deque[tuple[int, Any, NDArray[np.int64]]] = deque(maxlen=_POOL)
@@ -142,10 +155,7 @@ class PointCounts:
         steps : array, shape (samples, variables), int16, optional
             Standardised values, if second moments are kept: `SecondMoments.steps`.
         """
-        if len(places) != len(codes):
-            raise InputError(f"there are places of {len(places)} samples for {len(codes)}.")
-        if self.moments is not None and steps is None:
-            raise InputError("second moments are kept here: update needs the standardised values, too.")
+        self._require_fitting(codes, places, steps)
         self.require_whole()
         self._broken = True  # until every part has it
         try:
@@ -153,14 +163,54 @@ class PointCounts:
         except InputError:  # nothing was counted
             self._broken = False
             raise
-        self._lagged.update(codes, places)
-        for number, shard in enumerate(self.shards):
-            _add(shard, _rows(codes, np.flatnonzero(places.document % len(self.shards) == number)))
+        self._add_to_shards(codes, places.document)
+        self._add_beside(codes, places, steps)
         if self.swapped is not None:
             self._swap(self.swapped, codes, places)
+        self._broken = False
+
+    @property
+    def share(self) -> Share | None:
+        """Which share of the pairs has its tables here; None if all have."""
+        return self.joint.share
+
+    def count_codes(self, codes: NDArray[np.uint8], documents: NDArray[np.int64]) -> None:
+        """Count samples of any process into the tables that are here, of a share of the pairs.
+
+        Parameters
+        ----------
+        codes : array, shape (samples, variables), uint8
+        documents : array, shape (samples,), int64
+            Which document each sample is from.
+        """
+        self.require_whole()
+        self._broken = True  # until every part has it
+        _add(self.joint, codes)
+        self._add_to_shards(codes, documents)
+        self._broken = False
+
+    def count_beside(self, codes: Any, places: Places, steps: NDArray[np.int16] | None = None) -> None:
+        """Count samples of this process into all but the tables; the parameters are those of `update`."""
+        self._require_fitting(codes, places, steps)
+        self.require_whole()
+        self._broken = True  # as above
+        self._add_beside(codes, places, steps)
+        self._broken = False
+
+    def _require_fitting(self, codes: Any, places: Places, steps: NDArray[np.int16] | None) -> None:
+        if len(places) != len(codes):
+            raise InputError(f"there are places of {len(places)} samples for {len(codes)}.")
+        if self.moments is not None and steps is None:
+            raise InputError("second moments are kept here: update needs the standardised values, too.")
+
+    def _add_to_shards(self, codes: Any, documents: NDArray[np.int64]) -> None:
+        for number, shard in enumerate(self.shards):
+            _add(shard, _rows(codes, np.flatnonzero(documents % len(self.shards) == number)))
+
+    def _add_beside(self, codes: Any, places: Places, steps: NDArray[np.int16] | None) -> None:
+        self._lagged.update(codes, places)
         if self.moments is not None and steps is not None:
             self.moments.update(steps)
-        self._broken = False
 
     def _swap(self, swapped: JointCounts, codes: Any, places: Places) -> None:
         """Pair each sequence with one of another document, among the last few, at the positions that both have."""
@@ -187,6 +237,13 @@ class PointCounts:
         self.require_whole()
         for part in self._parts().values():
             part.flush()
+
+    def _settle(self) -> None:
+        """Before tables move: count what is buffered. Those of a share do not."""
+        if self.share is None:
+            self.flush()
+        else:
+            self.require_whole()
 
     def _parts(self) -> dict[str, JointCounts]:
         parts = {"": self.joint, **{f"shard.{s}.": shard for s, shard in enumerate(self.shards)}}
@@ -228,6 +285,7 @@ class PointCounts:
             "bins": f"{binning.bins} {binning.method}",
             **{name: "none" if array is None else _digest(array) for name, array in arrays.items()},
             "pairs": "all" if self.joint.listed is None else _digest(self.joint.listed),
+            "shares of pairs": str(1 if self.share is None else self.share.of),
         }
         return same | {name: str(value) for name, value in vars(self.extras).items()}
 
@@ -237,43 +295,75 @@ class PointCounts:
         Returns
         -------
         dict of str -> (int, str)
-            By part: the samples that are there, and the type of the tables; parts without samples are left out.
+            By part: the samples that are there, and the type of the tables; parts without samples are left out. Tables of a share
+            of the pairs stay where they are: then there is one part, without tables.
         """
         self.require_whole()
+        if self.share is not None:
+            return {"": (self.joint.n, "")} if self.joint.n else {}
         types = {name: (part, part.reserve(samples.get(name, 0))) for name, part in self._parts().items()}
         return {name: (part.n, dtype.str) for name, (part, dtype) in types.items() if part.n and dtype is not None}
 
     def give(self, send: Callable[[NDArray[Any]], None]) -> None:
-        """Hand all that was counted over, array by array; it is zero then, and the edges stay. See `JointCounts.give`."""
-        self.flush()
+        """Hand all that was counted over, array by array; it is zero then, and the edges stay. See `JointCounts.give`.
+
+        Of a share of the pairs, what is beside the tables: these stay.
+        """
+        self._settle()
         self._broken = True
-        for part in self._parts().values():
+        for part in self._parts().values() if self.share is None else ():
             if part.n:
                 part.give(send)
-        send(self._lagged.counts)
-        self._lagged.counts[:] = 0
-        if self.moments is not None:
-            self.moments.give(send)
+        for array in self.beside():
+            send(array)
+        self._clear_beside()
         self._broken = False
+
+    def beside(self) -> list[NDArray[np.int64]]:
+        """All sums but the tables, to be read or added to: lagged counts and second moments."""
+        moments = () if self.moments is None else (getattr(self.moments, name) for name in SecondMoments.SUMS)
+        return [self._lagged.counts, *moments]
+
+    def _clear_beside(self) -> None:
+        for array in self.beside():
+            array[:] = 0
 
     def take_in(
         self, samples: Mapping[str, tuple[int, str]], add: Callable[[NDArray[Any], np.dtype[Any]], None]
     ) -> None:  # fmt: skip
         """Add what another gives, of the same description; `samples` is what its `reserve` said. See `JointCounts.take_in`."""
-        self.flush()
+        self._settle()
         self._broken = True
-        for name, part in self._parts().items():
+        for name, part in self._parts().items() if self.share is None else ():
             if name in samples:
                 n, dtype = samples[name]
                 part.take_in(n, np.dtype(dtype), add)
-        add(self._lagged.counts, self._lagged.counts.dtype)
-        if self.moments is not None:
-            self.moments.take_in(add)
+        for array in self.beside():
+            add(array, array.dtype)
         self._broken = False
+
+    @contextmanager
+    def with_beside(self, bring: Callable[[NDArray[Any]], None]) -> Iterator[None]:
+        """As long as the block runs, have the lagged counts and second moments of all processes, which the first one holds.
+
+        Parameters
+        ----------
+        bring : callable
+            Is called with each of the `beside` arrays and fills it: here, or where it is filled from.
+        """
+        self.require_whole()
+        own = self.share is not None and self.share.number > 0
+        try:
+            for array in self.beside():
+                bring(array)
+            yield
+        finally:
+            if own:  # whose own were given to the first
+                self._clear_beside()
 
     def copy(self) -> PointCounts:
         """An independent copy."""
-        twin = PointCounts(self.binning, self.extras, self.joint.listed)
+        twin = PointCounts(self.binning, self.extras, self.joint.listed, self.share)
         twin += self
         twin._lagged = self._lagged.copy()
         twin._pool, twin._turn = deque(self._pool, maxlen=_POOL), self._turn
@@ -299,7 +389,13 @@ class PointCounts:
 
     @classmethod
     def from_arrays(
-        cls, extras: Extras, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], *, copy: bool = True
+        cls,
+        extras: Extras,
+        facts: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[Any]],
+        *,
+        share: Share | None = None,
+        copy: bool = True,
     ) -> PointCounts:
         """Rebuild what `to_arrays` gave; facts of an older file have ``n`` in place of samples, and no extras.
 
@@ -307,6 +403,8 @@ class PointCounts:
         ----------
         extras : Extras
         facts, arrays : dict
+        share : Share, optional
+            Of which the tables are. Lagged counts and second moments are for the first one alone, and zero for the others.
         copy : bool
             False: the large arrays go on counting where they are, and must not be used by others any more.
 
@@ -325,23 +423,27 @@ class PointCounts:
         for name in names:
             missing, margins, tables = (arrays[name + key] for key in ("missing", "margins", "tables"))
             trimmed = arrays.get(f"{name}trimmed")
-            parts[name] = part = JointCounts.from_arrays(*(samples[name], missing, margins, tables, trimmed, pairs), copy=copy)
+            parts[name] = part = JointCounts.from_arrays(
+                *(samples[name], missing, margins, tables, trimmed, pairs), share=share, copy=copy
+            )
             if (binning.variables, binning.bins) != (part.variables, part.bins):
                 raise InputError(f"edges {binning!r} do not fit {part!r}")
-        _require_shapes(extras, binning, arrays)  # before anything is made of those shapes
-        counts = cls(binning, extras, pairs)
+        first = share is None or share.number == 0
+        if first:
+            _require_shapes(extras, binning, arrays)  # before anything is made of those shapes
+        counts = cls(binning, extras, pairs, share)
         counts.joint = parts[""]
         counts.shards = tuple(part for name, part in parts.items() if name.startswith("shard."))
         counts.swapped = parts.get("swapped.")
         if counts.shards:
-            together = JointCounts(binning.variables, binning.bins, pairs)
+            together = JointCounts(binning.variables, binning.bins, pairs, share)
             for shard in counts.shards:
                 together += shard
             if together != counts.joint:
                 raise InputError("the shards do not add up to the whole.")
-        if extras.lags:
+        if extras.lags and first:
             counts._restore_lagged(arrays["lagged"], copy)
-        if counts.moments is not None:
+        if counts.moments is not None and first:
             counts.moments.restore({key: arrays[f"moments.{key}"] for key in SecondMoments.SUMS})
             if not np.array_equal(counts.moments.n[counts.joint.pair_indices], counts.joint.tables.sum(axis=(1, 2))):
                 raise InputError("the second moments are of other samples than the counts.")

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mi_probe import divided
 from mi_probe.binning import Binning
+from mi_probe.corrections import Correction
 from mi_probe.errors import InputError, MergeError, RankError
+from mi_probe.independence import PValues
+from mi_probe.members import Member
+from mi_probe.result import MIResult
 from mi_probe.state import ProbeState
 
 __all__ = ["Ranks"]
@@ -30,18 +33,6 @@ _PATIENCE = 10.0
 """Seconds within which a process that is alive says so, once another has lost touch with someone."""
 _POLL = 0.05
 _AGENT = "TORCHELASTIC_USE_AGENT_STORE"
-
-
-class _Member(NamedTuple):
-    """Where a process of the run lives."""
-
-    host: str
-    namespace: str
-    """Of its process number: the same number in another container is someone else."""
-    pid: int
-
-    def is_beside(self, other: _Member) -> bool:
-        return (self.host, self.namespace) == (other.host, other.namespace)
 
 
 class Ranks:
@@ -68,7 +59,7 @@ class Ranks:
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, *, store: Any = None) -> None:
         self.rank, self.size, self.local_rank = rank, size, local_rank
         self._store = store
-        self._members: list[_Member] = []
+        self._members: list[Member] = []
 
     @classmethod
     def alone(cls) -> Ranks:
@@ -127,7 +118,7 @@ class Ranks:
         except RuntimeError as error:
             raise RankError(f"the {size} processes of the run did not find each other: {_first_line(error)}") from error
         ranks = cls(rank, size, local, store=PrefixStore("mi_probe", store))
-        ranks._members = ranks.gather(_Member(socket.gethostname(), _pid_namespace(), os.getpid()))
+        ranks._members = ranks.gather(Member.here())
         return ranks
 
     def __repr__(self) -> str:
@@ -193,7 +184,7 @@ class Ranks:
         """Whether a process of this machine is no more; of another machine, that is not known here."""
         if not self._members or not self._members[rank].is_beside(self._members[self.rank]):
             return False
-        return not _is_running(self._members[rank].pid)
+        return not self._members[rank].is_running
 
     # -- small things ------------------------------------------------------------------------------------------------
 
@@ -257,6 +248,56 @@ class Ranks:
         shared = self.broadcast({name: vars(binning) for name, binning in (edges or {}).items()})
         return {name: Binning(**values) for name, values in shared.items()}
 
+    # -- arrays ------------------------------------------------------------------------------------------------------
+
+    def numbers(self, *values: int) -> NDArray[np.int64]:
+        """Everyone's whole numbers to everyone, as many of each: shape (ranks, values).
+
+        Examples
+        --------
+        >>> Ranks.alone().numbers(3, 5)
+        array([[3, 5]])
+        """
+        mine = np.array([values], dtype=np.int64)
+        if self.size == 1:
+            return mine
+        import torch
+        from torch import distributed
+
+        found = np.empty((self.size, len(values)), dtype=np.int64)
+        with self._in_touch():
+            distributed.all_gather([torch.from_numpy(row) for row in found], torch.from_numpy(mine[0]))
+        return found
+
+    def spread(self, array: NDArray[Any], source: int = 0) -> None:
+        """Fill everyone's array, of one shape and type, with that of a rank."""
+        if self.size == 1:
+            return
+        import torch
+        from torch import distributed
+
+        for part in _chunks(array):
+            with self._in_touch():
+                distributed.broadcast(torch.from_numpy(_writable(part) if self.rank == source else part), src=source)
+
+    def send(self, array: NDArray[Any], to: int = 0) -> None:
+        """Send an array to a rank that receives it."""
+        import torch
+        from torch import distributed
+
+        for part in _chunks(array):
+            with self._in_touch():
+                distributed.send(torch.from_numpy(_writable(part)), dst=to)
+
+    def receive(self, array: NDArray[Any], source: int = 0) -> None:
+        """Fill an array with what a rank sends, of the same type and size."""
+        import torch
+        from torch import distributed
+
+        for part in _chunks(array):
+            with self._in_touch():
+                distributed.recv(torch.from_numpy(part), src=source)
+
     # -- counts ------------------------------------------------------------------------------------------------------
 
     def collect(self, state: ProbeState) -> None:
@@ -265,6 +306,9 @@ class Ranks:
         The sum is what one process would have that had counted all of it, bit for bit; with `Probe.swap` it is not, for whom a
         document is swapped with depends on those before it. Arrays travel in chunks of 32 MB, which are added where they arrive:
         beside the counts themselves it takes one such chunk.
+
+        Where the tables of pairs are divided among the processes, they stay where they are, and so does the number of tokens; all
+        else moves.
 
         Parameters
         ----------
@@ -294,7 +338,7 @@ class Ranks:
             for rank, (samples, books) in enumerate(there[1:], start=1):
                 state.take_in(samples, books, partial(self._add_from, rank))
         else:
-            state.give(self._send)
+            state.give(self.send)
 
     def _require_same(self, mine: dict[str, dict[str, str]], rank: int, theirs: dict[str, dict[str, str]]) -> None:
         for about in [*mine, *theirs]:
@@ -306,13 +350,60 @@ class Ranks:
                 if value != other:
                     raise MergeError(f"{about} differs: {fact} is {value} on rank 0 against {other} on {self._name(rank)}.")
 
-    def _send(self, array: NDArray[Any]) -> None:
-        import torch
-        from torch import distributed
+    def estimate(
+        self, state: ProbeState, *, correction: Correction = "adjusted", p_values: PValues = "auto"
+    ) -> MIResult | None:  # fmt: skip
+        """What `ProbeState.estimate` gives, also where the tables of pairs are divided among the processes; for the first one.
 
-        for part in _chunks(array):
-            with self._in_touch():
-                distributed.send(torch.from_numpy(part), dst=0)
+        Each estimates the pairs whose tables it has; the first one joins them, hook point by hook point. The numbers are those of
+        one process that has all tables, bit for bit.
+
+        Parameters
+        ----------
+        state : ProbeState
+            Everyone's own, as `mi_probe.accumulate` returned it, or as `collect` left it.
+        correction, p_values : str
+            As for `ProbeState.estimate`.
+
+        Returns
+        -------
+        MIResult or None
+            None for all but the first.
+
+        Raises
+        ------
+        InputError
+            As for `ProbeState.estimate`.
+        RankError
+            Another rank has failed or is gone.
+        """
+        if not state.divided:
+            return state.estimate(correction=correction, p_values=p_values) if self.first else None
+        return divided.estimate(self, state, correction=correction, p_values=p_values)
+
+    def save(self, state: ProbeState, path: str | os.PathLike[str]) -> None:
+        """What `ProbeState.save` does, also where the tables of pairs are divided: the first one writes those of all.
+
+        It is one file, as one process would write it. The tables of others pass through the first one in chunks of 32 MB.
+
+        Parameters
+        ----------
+        state : ProbeState
+            Everyone's own, as `mi_probe.accumulate` returned it, or as `collect` left it.
+        path : path
+            Of the file; only the first one's counts.
+
+        Raises
+        ------
+        StoreError
+            The file cannot be written.
+        RankError
+            Another rank has failed or is gone.
+        """
+        if state.divided:
+            divided.save(self, state, path)
+        elif self.first:
+            state.save(path)
 
     def _add_from(self, rank: int, array: NDArray[Any], dtype: np.dtype[Any]) -> None:
         import torch
@@ -377,24 +468,9 @@ def _chunks(array: NDArray[Any], dtype: np.dtype[Any] | None = None) -> Iterator
         yield flat[start : start + step]
 
 
-def _pid_namespace() -> str:
-    try:
-        return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:  # not Linux
-        return ""
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's, so there
-        return True
-    try:  # one that has ended stands there until its parent asks for it
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return True
+def _writable(array: NDArray[Any]) -> NDArray[Any]:
+    """The array, or a copy of one that may only be read: torch has no such tensors."""
+    return np.require(array, requirements=["W"])
 
 
 def _said(error: BaseException) -> str:

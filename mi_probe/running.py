@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import xxhash
 
-from mi_probe import store
+from mi_probe import divided, store
 from mi_probe.corpus import Block, Emptiness, Place, Window, blocks, packed, windows
 from mi_probe.coverage import Part
 from mi_probe.errors import CheckpointError, Stopped
@@ -24,13 +21,13 @@ from mi_probe.hooks import AttachedProbe
 from mi_probe.ranks import Ranks
 from mi_probe.settling import measured
 from mi_probe.sources import Corpus
+from mi_probe.stopping import Stops
 
-__all__ = ["Run", "Stops", "Wanted"]
+__all__ = ["Run", "Wanted"]
 
 _FIRST_ROW = 13  # of the table of convergence: 2^13 tokens, when edges are there as a rule
 _SECONDS = 600.0  # between checkpoints, where their number of tokens is not given
 _LOGGED = 30.0  # seconds between lines of progress in a file
-_ONE_WISH = 2.0  # seconds: Ctrl-C comes from the terminal, and again from torchrun
 _WHOLE = -1
 
 
@@ -65,33 +62,6 @@ class Wanted:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class Stops:
-    """Notes that the process was asked to stop, by Ctrl-C or SIGTERM; asked again later, it stops at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._when = 0.0
-
-    @contextmanager
-    def noted(self) -> Iterator[Stops]:
-        """Listen as long as the block runs; signals come to the main thread only."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        before = {which: signal.signal(which, self._ask) for which in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for which, handler in before.items():
-                signal.signal(which, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if not self.asked:
-            self.asked, self._when = True, time.monotonic()
-        elif time.monotonic() - self._when > _ONE_WISH:
-            raise KeyboardInterrupt
-
-
 class _Read(NamedTuple):
     block: Block
     digest: str
@@ -116,7 +86,8 @@ class Run:
 
     Rounds: each process takes the next block, says how many tokens it has, runs it. Which tokens a limit leaves out, and when
     convergence is measured, hangs on the order of the text alone, not on how many processes there are. Counts move to the first
-    process where they are needed: for a checkpoint, a row of the table, and in the end.
+    process where they are needed: for a checkpoint, a row of the table, and in the end. Where the tables of the pairs are divided
+    among the processes, these stay, and codes move instead: after each forward pass those of all go to all.
 
     Parameters
     ----------
@@ -143,6 +114,7 @@ class Run:
         self._saved_at, self._saved_when = self.tokens, time.monotonic()
         self._source = attached.parts[0].source if attached.parts else corpus.source
         self._empty = Emptiness()
+        self._divided = attached.share is not None
         self._shared = all(stream.calibrated for stream in attached.streams.values())
         self._bar: Any = None
         self._progress = progress and ranks.first
@@ -205,7 +177,8 @@ class Run:
             read = self._blocks()
             ahead = next(read, None)
             while ahead is not None and not self._limit_is_reached():
-                width = self.ranks.size if self._shared else 1  # edges are fitted by the first process
+                # Edges are fitted by the first process. What is measured within the first block is of that block alone.
+                width = self.ranks.size if self._shared and not (self._divided and not self.tokens) else 1
                 here = [ahead, *islice(read, width - 1)]
                 ahead = next(read, None)
                 self._round(here, ahead)
@@ -224,13 +197,16 @@ class Run:
         limit = self.wanted.max_tokens
         if limit is not None and mine is not None and starts[ranks.rank + 1] > limit:
             found = windows(mine, self.model, most=max(0, limit - starts[ranks.rank]))
+        starts = starts if limit is None else [min(start, limit) for start in starts]
         ended: list[_Ended] = []
         rows = [k for k in range(len(here)) if self._row_between(starts[k], starts[k + 1])]
         turns = sorted({*rows, len(here) - 1})  # up to this process each, then a row is measured
         for first, last in zip([0, *(turn + 1 for turn in turns)], turns, strict=False):
             my_turn = mine is not None and first <= ranks.rank <= last
-            said = ranks.gather(self._block(mine, found, starts[ranks.rank], here) if my_turn and mine is not None else None)
-            ended += [one for one in said if one is not None]
+            done = self._block(mine, found, starts[ranks.rank], here) if my_turn and mine is not None else None
+            while self._divided and not self._exchange(done=True):
+                pass  # others have more
+            ended += [one for one in ranks.gather(done) if one is not None]
             if not self._shared:
                 self._share_edges()  # before counts move, which they do between equal edges only
             if any(one.stop for one in ended):
@@ -250,13 +226,12 @@ class Run:
         whole = len(ended) == len(here) and all(one.windows == _WHOLE for one in ended)
         self.documents += sum(one.documents for one in ended)
         if whole:
-            limit = self.wanted.max_tokens
-            self.tokens = starts[-1] if limit is None else min(starts[-1], limit)
+            self.tokens = starts[-1]
             self._done = {number: count for number, count in self._done.items() if ahead and number >= ahead.block.number}
         else:
             self._done |= {one.block: one.windows for one in ended}
         if self.ranks.first:
-            self._advance(here, sum(one.counted for one in ended[1:]))
+            self._advance(here, 0 if self._divided else sum(one.counted for one in ended[1:]))
         stop = any(one.stop for one in ended)
         if stop or any(one.save for one in ended):
             at = ahead if whole else here[0]
@@ -279,6 +254,15 @@ class Run:
             if not self.ranks.first:
                 self.attached.take_edges(edges)
 
+    def _exchange(self, *, done: bool, measure: int = 0) -> bool:
+        """Have the codes of all processes counted by all; whether none has more."""
+        seen = self.attached.tokens_seen
+        told = divided.exchange(self.ranks, self.attached, self.attached.outbox, done=done, measure=measure)
+        self._bar.update(self.attached.tokens_seen - seen)
+        if told.measure:
+            self._measure(told.measure)
+        return told.all_done
+
     # -- a block -----------------------------------------------------------------------------------------------------
 
     def _block(self, block: Block, found: list[Window], start: int, here: list[_Read]) -> _Ended:
@@ -286,7 +270,8 @@ class Run:
         import torch
 
         skip = self._done.get(block.number, 0)
-        if skip == _WHOLE:
+        limit = self.wanted.max_tokens
+        if skip == _WHOLE or (limit is not None and start >= limit):  # one process would not have come that far
             return _Ended(block.number, _WHOLE, False, False, 0, 0, 0)
         before = self.attached.tokens_seen
         done, tokens = 0, start
@@ -300,9 +285,13 @@ class Run:
             self.attached.documents = [self.wanted.first_document + window.document for window in left]
             ids = torch.tensor([window.tokens for window in left])
             self.model(ids.to(self.model.cfg.device), return_type=None)
-            self._bar.update(self.attached.tokens_seen - seen)
-            if start == 0 and self.ranks.first:
-                self._measure_within(tokens)
+            measure = tokens if start == 0 and self.ranks.first and self._row_is_due(tokens) else 0
+            if self._divided:
+                self._exchange(done=False, measure=measure)
+            else:
+                self._bar.update(self.attached.tokens_seen - seen)
+                if measure:
+                    self.attached.convergence.append(measured(self.attached, tokens))
             last = done >= len(found)
             if self.stops.asked and not last:
                 return _Ended(block.number, done, True, True, self.attached.tokens_seen - before, 0, 0)
@@ -329,20 +318,25 @@ class Run:
 
     # -- convergence -------------------------------------------------------------------------------------------------
 
-    def _measure_within(self, tokens: int) -> None:
-        """A row for each power of two that the first block passes."""
+    def _row_is_due(self, tokens: int) -> bool:
+        """Whether the first block has passed another power of two."""
         row = self._found
         while tokens >= 2 ** max(_FIRST_ROW, row + 1):
             row = max(_FIRST_ROW, row + 1)
         known = max((int(r["text_tokens"]).bit_length() - 1 for r in self.attached.convergence), default=0)
-        if row > max(self._found, known) and self._edges_are_there:
-            self.attached.convergence.append(measured(self.attached, tokens))
+        due = row > max(self._found, known) and self._edges_are_there
         self._found = max(row, known)
+        return due
 
     def _measure(self, tokens: int) -> None:
-        self.ranks.collect(self.attached)
+        """A row, by all processes together."""
+        if self._divided:
+            row = divided.measured(self.ranks, self.attached, tokens)
+        else:
+            self._collect()
+            row = measured(self.attached, tokens) if self.ranks.first else {}
         if self.ranks.first:
-            self.attached.convergence.append(measured(self.attached, tokens))
+            self.attached.convergence.append(row)
 
     # -- saving ------------------------------------------------------------------------------------------------------
 
@@ -359,11 +353,20 @@ class Run:
         }
         if not self.corpus.source:
             position["digest"] = at.digest
-        self.ranks.collect(self.attached)
-        if self.ranks.first and self._edges_are_there:
-            self._state_facts(position)
-            self.attached.save(self.wanted.checkpoint)
+        self._write(position)
         self._saved_at, self._saved_when = self.tokens if tokens is None else tokens, time.monotonic()
+
+    def _collect(self) -> None:
+        """Move all counts to the first process. As long as it alone has edges, or rows that wait for them, it has all of them."""
+        if self._shared:
+            self.ranks.collect(self.attached)
+
+    def _write(self, position: dict[str, Any] | None) -> None:
+        self._collect()
+        if self.ranks.first:
+            self._state_facts(position)
+        if self.wanted.checkpoint is not None and (position is None or self._edges_are_there):
+            self.ranks.save(self.attached, self.wanted.checkpoint)
 
     def _state_facts(self, position: dict[str, Any] | None) -> None:
         shard, of = self.wanted.shard
@@ -375,16 +378,12 @@ class Run:
             self.attached.parts = [Part(self._source, self.corpus.name, order, shard, of, position is None)]
 
     def _end(self) -> None:
-        self.ranks.collect(self.attached)
         tokens, texts, names = zip(*self.ranks.gather((self._empty.tokens, self._empty.texts, self._empty.names)), strict=True)
         self._empty.tokens, self._empty.texts = sum(tokens) + self.tokens, sum(texts)
         self._empty.names = [name for some in names for name in some][:3]
-        if not self.ranks.first:
-            return
-        self._empty.say(shard=self.wanted.shard)
-        self._state_facts(None)
-        if self.wanted.checkpoint is not None:
-            self.attached.save(self.wanted.checkpoint)
+        if self.ranks.first:
+            self._empty.say(shard=self.wanted.shard)
+        self._write(None)
 
     # -- progress ----------------------------------------------------------------------------------------------------
 

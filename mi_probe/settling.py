@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe.estimators import estimate
+from mi_probe.pointcounts import PointCounts
 from mi_probe.shards import shard_errors
 from mi_probe.state import ProbeState
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["convergence", "measured"]
+__all__ = ["convergence", "in_short", "measured", "values_of"]
+
+Values = NDArray[np.float64]
 
 
 def measured(state: ProbeState, text_tokens: int) -> dict[str, Any]:
@@ -38,22 +41,30 @@ def measured(state: ProbeState, text_tokens: int) -> dict[str, Any]:
         if not stream.n:
             continue
         counts = stream.read()
-        found = estimate(counts.joint)
-        row = {"mi": _mean(found.mi), "high": _high(found.mi), "se": _mean(found.se)}
-        if counts.shards:
-            row["shard_se"] = _mean(shard_errors(counts.joint, counts.shards))
-        points[name] = row
+        points[name] = in_short(values_of(counts))
     return {"tokens": state.tokens_seen, "text_tokens": text_tokens, "points": points}
 
 
-def _mean(values: NDArray[np.float64] | None) -> float | None:
-    if values is None:
-        return None
+def values_of(counts: PointCounts) -> dict[str, Values]:
+    """What a row is made of, by name, each of shape (pairs,): of all pairs, or of the share that has its tables here."""
+    found = estimate(counts.joint)
+    assert found.se is not None
+    values = {"mi": found.mi, "se": found.se}
+    return values | {"shard_se": shard_errors(counts.joint, counts.shards)} if counts.shards else values
+
+
+def in_short(values: Mapping[str, Values]) -> dict[str, float | None]:
+    """The part of a row that tells of one hook point, from the values of all of its pairs."""
+    rest = {name: _mean(array) for name, array in values.items() if name != "mi"}
+    return {"mi": _mean(values["mi"]), "high": _high(values["mi"]), **rest}
+
+
+def _mean(values: Values) -> float | None:
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else None
 
 
-def _high(values: NDArray[np.float64]) -> float | None:
+def _high(values: Values) -> float | None:
     known = values[np.isfinite(values)]
     return float(np.quantile(known, 0.95)) if len(known) else None
 

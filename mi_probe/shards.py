@@ -59,6 +59,7 @@ def shard_errors(whole: JointCounts, shards: Sequence[JointCounts], correction: 
         rest = JointCounts.from_arrays(
             *(whole.n - shard.n, whole.missing - shard.missing, whole.margins - shard.margins, whole.tables - shard.tables),
             pairs=whole.listed,
+            share=whole.share,
         )
         moved = estimate(rest, correction=correction).mi - found.mi
         total += moved

@@ -9,7 +9,7 @@ import os
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -31,12 +31,14 @@ from mi_probe.places import Places
 from mi_probe.pointcounts import PointCounts
 from mi_probe.probe import Probe
 from mi_probe.result import MIResult
+from mi_probe.shares import Share
 from mi_probe.stream import PointStream
 from mi_probe.tokens import PADDING, Choice, choose, real_tokens
 
-__all__ = ["FOUND_IN_WEIGHTS", "SAME_MODEL", "ProbeState"]
+__all__ = ["FOUND_IN_WEIGHTS", "SAME_MODEL", "SCHEMA", "VERSION", "ProbeState"]
 
-_VERSION = 4
+VERSION = 4
+SCHEMA = f"state/{VERSION}"
 
 SAME_MODEL = (
     "d_model",
@@ -314,19 +316,52 @@ class ProbeState:
         InputError
             No hook point has seen a token, or the test cannot be done with these counts.
         """
+        self._require_undivided("estimate them with Ranks.estimate, called by all of these")
+        self.require_some()
+        points = {}
+        for name, stream in self._started().items():
+            if stream.n:
+                points[name] = estimate_point(stream.read(), correction=correction, p_values=p_values, notes=self.probe.choices)
+        return MIResult(points, self.about())
+
+    def require_some(self, *, stacklevel: int = 4) -> None:
+        """Raise `InputError` unless a hook point has seen a token, and warn of those that have not."""
         empty = [name for name, stream in self.streams.items() if not stream.n]
         if len(empty) == len(self.streams):
             raise InputError(
                 "no token was counted yet: run a forward pass inside the probe, with at least one token beside BOS and padding."
             )
         if empty:
-            warnings.warn(f"no token was counted at {', '.join(empty)}: left out.", MIProbeWarning, stacklevel=2)
-        points = {}
-        for name, stream in self._started().items():
-            if stream.n:
-                points[name] = estimate_point(stream.read(), correction=correction, p_values=p_values, notes=self.probe.choices)
-        about = {"probe": self.probe.to_toml(), "model": dict(self.model), "tokens_seen": self.tokens_seen}
-        return MIResult(points, about)
+            warnings.warn(f"no token was counted at {', '.join(empty)}: left out.", MIProbeWarning, stacklevel=stacklevel)
+
+    def about(self) -> dict[str, Any]:
+        """What was measured, as a result says it."""
+        return {"probe": self.probe.to_toml(), "model": dict(self.model), "tokens_seen": self.tokens_seen}
+
+    @property
+    def divided(self) -> bool:
+        """Whether only a share of the pairs has its tables here, and other processes have the others."""
+        return any(stream.counts is not None and stream.counts.share is not None for stream in self.streams.values())
+
+    def _require_undivided(self, instead: str) -> None:
+        if self.divided:
+            raise InputError(f"the tables of the pairs are divided among several processes, of which this is one: {instead}.")
+
+    @_at_one_moment
+    def count_codes(self, arriving: Iterable[tuple[str, NDArray[np.uint8], NDArray[np.int64]]]) -> None:
+        """Count codes that forward passes of any process gave, into the share of the pairs that is here.
+
+        Parameters
+        ----------
+        arriving : iterable of (hook point, codes, documents)
+            As for `PointCounts.count_codes`; the same tokens at each hook point. If it raises, some hook points have them and
+            others not: these counts are not whole then.
+        """
+        self._started()
+        self._torn = True  # until every hook point has them
+        for name, codes, documents in arriving:
+            self.streams[name].read().count_codes(codes, documents)
+        self._torn = False
 
     @_at_one_moment
     def __iadd__(self, other: ProbeState) -> ProbeState:
@@ -481,8 +516,11 @@ class ProbeState:
         ------
         StoreError
             The file cannot be written.
+        InputError
+            Only a share of the pairs is here.
         """
-        store.write(path, f"state/{_VERSION}", *self.to_arrays())
+        self._require_undivided("save all of them with Ranks.save, called by all of these")
+        store.write(path, SCHEMA, *self.to_arrays())
 
     @_at_one_moment
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -524,7 +562,33 @@ class ProbeState:
         StoreError
             Missing, cut off, altered, not a state, or with counts that contradict each other.
         """
-        header, arrays = store.read(path, "state", _VERSION)
+        return ProbeState.from_arrays(*store.read(path, "state", VERSION), where=path)
+
+    @staticmethod
+    def from_arrays(
+        header: dict[str, Any],
+        arrays: Mapping[str, NDArray[Any]],
+        *,
+        where: str | os.PathLike[str],
+        share: Share | None = None,
+    ) -> ProbeState:
+        """Rebuild what `to_arrays` gave.
+
+        Parameters
+        ----------
+        header, arrays : dict
+            The arrays go on counting where they are, and must not be used by others any more.
+        where : path
+            The file that they are from.
+        share : Share, optional
+            Of which the tables are; see `PointCounts.from_arrays`.
+
+        Raises
+        ------
+        StoreError
+            They contradict each other.
+        """
+        path = where
         try:
             probe = Probe.from_toml(header["probe"], where=str(path))
             if header["schema"] == "state/1":
@@ -550,7 +614,9 @@ class ProbeState:
                 stream = PointStream(probe)
                 if "method" in facts:
                     parts = {name.partition(".")[2]: a for name, a in arrays.items() if name.startswith(f"{k}.")}
-                    stream = PointStream.frozen(probe, PointCounts.from_arrays(probe.extras, facts, parts, copy=False))
+                    stream = PointStream.frozen(
+                        probe, PointCounts.from_arrays(probe.extras, facts, parts, share=share, copy=False)
+                    )
                 state.streams[facts["name"]] = stream
                 if facts.get("left_out"):
                     state.left_out[facts["name"]] = Counter(facts["left_out"])

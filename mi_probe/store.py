@@ -21,14 +21,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe.errors import StoreError
 
-__all__ = ["Contents", "InPieces", "Tensor", "check", "clear_unfinished", "look", "read", "write"]
+__all__ = ["Contents", "InPieces", "Parts", "Tensor", "check", "clear_unfinished", "in_parts", "look", "read", "write"]
 
 _KEY = "mi_probe"
 _METADATA = "__metadata__"
@@ -156,23 +156,35 @@ def write(
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}.unfinished")
     try:
         with _named(path):
-            file = unfinished.open("xb")
-        with file:
+            file = unfinished.open("xb", buffering=0)  # a buffer that does not fit on the disk would raise again when closed
+        try:
             _hold(file)
-            with _named(path):
-                file.write(head)
+            _put(path, file, head)
             with ThreadPoolExecutor(1, thread_name_prefix="mi_probe_store") as beside:
                 sums = {name: _write_one(path, file, beside, name, arrays[name], tensor) for name, tensor in tensors.items()}
             with _named(path):
                 file.seek(0)
-                file.write(_head(full, tensors, _said_of(full, tensors, sums)))
-                file.flush()
+            _put(path, file, _head(full, tensors, _said_of(full, tensors, sums)))
+            with _named(path):
                 os.fsync(file.fileno())
+        except BaseException:
+            with suppress(OSError):
+                file.close()
+            raise
         with _named(path):
+            file.close()
             unfinished.replace(path)
             _sync_folder(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _put(path: Path, file: FileIO, part: bytes | memoryview) -> None:
+    """Write all of it; a system may take less at a time."""
+    with _named(path):
+        left = memoryview(part)
+        while len(left):
+            left = left[file.write(left) :]
 
 
 @contextmanager
@@ -209,7 +221,7 @@ def _head(header: dict[str, Any], tensors: Mapping[str, Tensor], digest: str) ->
 
 
 def _write_one(
-    path: Path, file: BinaryIO, beside: ThreadPoolExecutor, name: str, array: NDArray[Any] | InPieces, tensor: Tensor
+    path: Path, file: FileIO, beside: ThreadPoolExecutor, name: str, array: NDArray[Any] | InPieces, tensor: Tensor
 ) -> bytes:
     sums, written = _Sums(), 0
     for piece in [array] if _is_array(array) else array:
@@ -222,8 +234,7 @@ def _write_one(
         for start in range(0, len(flat), _BLOCK):
             part = flat[start : start + _BLOCK].data
             summed = beside.submit(sums.update, part)
-            with _named(path):
-                file.write(part)
+            _put(path, file, part)
             summed.result()
     if written != tensor.nbytes:
         raise StoreError(
@@ -237,7 +248,7 @@ def _is_array(array: NDArray[Any] | InPieces) -> TypeGuard[NDArray[Any]]:
     return isinstance(array, np.ndarray)
 
 
-def _hold(file: BinaryIO) -> None:
+def _hold(file: FileIO) -> None:
     """Say to `clear_unfinished` that this file is being written; the system forgets it with the process."""
     if sys.platform != "win32":  # where nobody can remove a file that is open
         import fcntl
@@ -396,14 +407,65 @@ def read(path: str | os.PathLike[str], kind: str, version: int) -> tuple[dict[st
     """
     path = Path(path)
     with _opened(path) as file:
-        contents = _contents(path, file)
-        if contents.kind != kind:
-            raise StoreError(f"{path} holds {contents.called} of mi_probe; {_in_a_sentence(kind)} was asked for.")
-        schema = contents.header["schema"]
-        if schema.partition("/")[2] not in [str(v) for v in range(1, version + 1)]:
-            writer = contents.header.get("writer")
-            raise StoreError(f"{path} has schema {schema}, written by mi_probe {writer}; this one reads {kind}/{version}.")
+        contents = _contents_of(path, file, kind, version)
         return contents.header, _read_all(path, file, contents)
+
+
+@contextmanager
+def in_parts(path: str | os.PathLike[str], kind: str, version: int) -> Iterator[Parts]:
+    """Open a file written by `write`, check that it is whole, and read its arrays one by one, or in part, in little memory.
+
+    Parameters
+    ----------
+    path, kind, version
+        As for `read`.
+
+    Raises
+    ------
+    StoreError
+        As for `read`.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> write(f"{folder.name}/f.safetensors", "state/1", {}, {"x": np.arange(6).reshape(3, 2)})
+    >>> with in_parts(f"{folder.name}/f.safetensors", "state", 1) as parts:
+    ...     parts.read("x", 1, 3)
+    array([[2, 3],
+           [4, 5]])
+    >>> folder.cleanup()
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        contents = _contents_of(path, file, kind, version)
+        _require_whole(path, file, contents)
+        yield Parts(file, contents)
+
+
+class Parts:
+    """A file that is open; `in_parts` makes one.
+
+    Attributes
+    ----------
+    contents : Contents
+    """
+
+    def __init__(self, file: FileIO, contents: Contents) -> None:
+        self.contents = contents
+        self._file = file
+
+    def read(self, name: str, first: int = 0, last: int | None = None) -> NDArray[Any]:
+        """An array, or its rows from the first to before the last."""
+        tensor = self.contents.tensors[name]
+        rows = tensor.shape[0] if tensor.shape else 1
+        last = rows if last is None else last
+        if not 0 <= first <= last <= rows:
+            raise ValueError(f"array '{name}' has {rows:,} rows; {first:,} to {last:,} were asked for.")
+        part = np.empty((last - first, *tensor.shape[1:]) if tensor.shape else (), tensor.dtype)
+        start = tensor.start + first * (tensor.nbytes // max(rows, 1))
+        _fill(self._file, part.reshape(-1).view(np.uint8).data, start)
+        return part
 
 
 def check(path: str | os.PathLike[str]) -> Contents:
@@ -417,11 +479,15 @@ def check(path: str | os.PathLike[str]) -> Contents:
     path = Path(path)
     with _opened(path) as file:
         contents = _contents(path, file)
-        if contents.digest.startswith("xxh3:"):
-            _require_digest(path, contents, _said_of(contents.header, contents.tensors, _read_blocks(file, contents.tensors)))
-        else:
-            _read_all(path, file, contents)
+        _require_whole(path, file, contents)
         return contents
+
+
+def _require_whole(path: Path, file: FileIO, contents: Contents) -> None:
+    if contents.digest.startswith("xxh3:"):
+        _require_digest(path, contents, _said_of(contents.header, contents.tensors, _read_blocks(file, contents.tensors)))
+    else:
+        _read_all(path, file, contents)
 
 
 @contextmanager
@@ -450,6 +516,18 @@ def _contents(path: Path, file: FileIO) -> Contents:
     except (ValueError, TypeError, RecursionError) as error:
         raise StoreError(f"{path} is cut off, altered, or not a file of mi_probe ({error}).") from error
     return Contents(header, tensors, size, str(header.pop("digest", None)))
+
+
+def _contents_of(path: Path, file: FileIO, kind: str, version: int) -> Contents:
+    """The same, of a file of this kind that is not newer than this version."""
+    contents = _contents(path, file)
+    if contents.kind != kind:
+        raise StoreError(f"{path} holds {contents.called} of mi_probe; {_in_a_sentence(kind)} was asked for.")
+    schema = contents.header["schema"]
+    if schema.partition("/")[2] not in [str(v) for v in range(1, version + 1)]:
+        writer = contents.header.get("writer")
+        raise StoreError(f"{path} has schema {schema}, written by mi_probe {writer}; this one reads {kind}/{version}.")
+    return contents
 
 
 def _entries(file: FileIO, size: int) -> tuple[dict[str, Any], int]:

@@ -188,6 +188,14 @@ class PointStream:
             assert prepared.codes is not None
             self._frozen.update(prepared.codes, places, prepared.steps)
 
+    def commit_beside(self, prepared: Prepared, places: Places) -> NDArray[np.uint8]:
+        """Count what `prepare` returned into all but the tables, of which a share is here; returns the codes, for all."""
+        assert self._frozen is not None  # the pairs are divided once there are edges
+        assert prepared.codes is not None
+        self._frozen.count_beside(prepared.codes, places, prepared.steps)
+        codes: NDArray[np.uint8] = _on_host(prepared.codes)
+        return codes
+
     def release_device(self) -> None:
         """Bring here what was counted on a device, and give its memory back."""
         if self._frozen is not None:

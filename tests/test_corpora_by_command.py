@@ -153,7 +153,9 @@ def test_every_command_of_the_page_about_corpora_runs_in_its_order(
                     call(*(name for argument in arguments for name in (sorted(map(str, Path().glob(argument))) or [argument])))
                 else:
                     assert command in ("", "export"), line
-    whole, *others = (ProbeState.load(f"{name}.safetensors") for name in ("my_texts_out/state", "all", "shared_out/state"))
+    whole, *others = (
+        ProbeState.load(f"{name}.safetensors") for name in ("my_texts_out/state", "all", "shared_out/state", "divided_out/state")
+    )
     for other in others:
         assert other.counts == whole.counts
     for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL):

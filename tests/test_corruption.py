@@ -89,7 +89,7 @@ def swapped_arrays(data: bytes, random: Random) -> bytes:
     return joined(entries, rest[:a] + rest[c:d] + rest[b:c] + rest[a:b] + rest[d:])
 
 
-LIES = 240
+LIES = 120
 DAMAGES = (cut_off, flipped_bits, other_bytes, edited_container, edited_header, swapped_arrays)
 
 

@@ -39,8 +39,10 @@ from mi_probe.ledger import (
     PointStatus,
     Status,
 )
+from mi_probe.outbox import Outbox
 from mi_probe.pointcounts import PointCounts
 from mi_probe.probe import Probe
+from mi_probe.shares import Share
 from mi_probe.state import FOUND_IN_WEIGHTS, SAME_MODEL, ProbeState
 from mi_probe.stream import PointStream
 from mi_probe.tokens import Choice, choose
@@ -63,6 +65,10 @@ class AttachedProbe(ProbeState):
     ----------
     points : dict of str -> str
         The hook points of the model by the names that results carry.
+    share : Share or None
+        Which share of the pairs has its tables here, where these are divided among processes.
+    outbox : Outbox
+        Codes that wait to go to all of these.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class AttachedProbe(ProbeState):
         edges: Mapping[str, Binning] | None = None,
         memory: float | None = None,
         count_on: CountOn = "auto",
+        share: Share | None = None,
     ) -> None:
         if count_on not in get_args(CountOn):
             raise InputError(
@@ -99,7 +106,8 @@ class AttachedProbe(ProbeState):
         self._widths_known = all(isinstance(width, int) for width in widths.values())
         # More rows than usual are someone's way to keep rows: how many will come is not known.
         rows = 0 if edges else min(probe.calibration_tokens, _ROWS)
-        refuse_unless_it_fits(probe, widths, Run(pass_tokens=0, rows=rows), memory)
+        self.share = None if share is None or share.of == 1 else share
+        refuse_unless_it_fits(probe, widths, self._run_of(rows), memory)
         super().__init__(probe, describe_model(model), {key: PointStream(probe) for key in keys}, memory=memory)
         self.points = {p.key: p.hook_name for p in resolved}
         for key, binning in (edges or {}).items():
@@ -107,7 +115,8 @@ class AttachedProbe(ProbeState):
                 pairs = probe.subset.positions(binning.dimensions, binning.variables)
             except InputError as error:
                 raise HookPointError(f"the edges of '{key}' are not for this probe: {error}") from None
-            self.streams[key] = PointStream.frozen(probe, PointCounts(binning, probe.extras, pairs))
+            self.streams[key] = PointStream.frozen(probe, PointCounts(binning, probe.extras, pairs, self.share))
+        self.outbox = Outbox()
         tokenizer = getattr(model, "tokenizer", None)
         self.special_tokens = frozenset(getattr(tokenizer, "all_special_ids", None) or ())
         self._given: NDArray[np.int64] | None = None
@@ -141,7 +150,10 @@ class AttachedProbe(ProbeState):
         """Count with these edges from here on; no edges are there yet, and rows that wait for some are dropped."""
         for key, binning in edges.items():
             pairs = self.probe.subset.positions(binning.dimensions, binning.variables)
-            self.streams[key] = PointStream.frozen(self.probe, PointCounts(binning, self.probe.extras, pairs))
+            self.streams[key] = PointStream.frozen(self.probe, PointCounts(binning, self.probe.extras, pairs, self.share))
+
+    def _run_of(self, rows: int) -> Run:
+        return Run(pass_tokens=0, rows=rows, shares=1 if self.share is None else self.share.of)
 
     def give(self, send: Callable[[NDArray[Any]], None]) -> None:
         """As a `ProbeState` does; what is elsewhere then was counted all the same."""
@@ -458,8 +470,12 @@ class AttachedProbe(ProbeState):
         places = choice.places(self._documents_of(run, rows), self._texts_of(run, rows))
         completed = {key: self.streams[key].completed_by(prepared, places) for key, prepared in batch.taken.items()}
         try:
-            for key, prepared in batch.taken.items():
-                self.streams[key].commit(prepared, places, completed[key])
+            if self.share is None:
+                for key, prepared in batch.taken.items():
+                    self.streams[key].commit(prepared, places, completed[key])
+            else:
+                codes = {key: self.streams[key].commit_beside(prepared, places) for key, prepared in batch.taken.items()}
+                self.outbox.put(codes, places.document)
             self.ledger.enter_counted(choice.n, choice.left_out)
         except BaseException:
             self._torn = True  # some hook points have it, others not
@@ -472,9 +488,7 @@ class AttachedProbe(ProbeState):
         itemsize = max((values.itemsize for values in rows.values()), default=4)
         self._require_room_on_device(batch)
         if not self._widths_known:
-            refuse_unless_it_fits(
-                self.probe, widths, Run(pass_tokens=0, rows=min(self.probe.calibration_tokens, _ROWS)), self.memory
-            )
+            refuse_unless_it_fits(self.probe, widths, self._run_of(min(self.probe.calibration_tokens, _ROWS)), self.memory)
             self._widths_known = True
         completing = {key: widths[key] for key in rows if self.streams[key].completes_with(batch.taken[key])}
         if completing:
@@ -484,7 +498,7 @@ class AttachedProbe(ProbeState):
         """The same, once, of the device where counts will stay."""
         values = {key: prepared.rows if prepared.codes is None else prepared.codes for key, prepared in batch.taken.items()}
         there = {key: tensor for key, tensor in values.items() if not isinstance(tensor, np.ndarray)}
-        if there and not self._device_has_room:
+        if self.share is None and there and not self._device_has_room:
             widths = {key: batch.taken[key].width for key in there}
             refuse_unless_device_has_room(self.probe, widths, next(iter(there.values())).device, self.memory)
             self._device_has_room = True

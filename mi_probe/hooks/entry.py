@@ -10,6 +10,7 @@ from mi_probe.hooks.attached import AttachedProbe
 from mi_probe.hooks.batch import CountOn
 from mi_probe.hooks.names import HookedModel, require_model
 from mi_probe.probe import Probe, load_probe
+from mi_probe.shares import Share
 
 __all__ = ["attach"]
 
@@ -21,6 +22,7 @@ def attach(
     edges: Mapping[str, Binning] | None = None,
     memory: float | None = None,
     count_on: CountOn = "auto",
+    share: Share | None = None,
 ) -> AttachedProbe:
     """Attach a probe to a TransformerLens model; it counts while your own forward passes run.
 
@@ -43,6 +45,9 @@ def attach(
         else on their own device by torch, where counts stay until they are read. They are the same counts. "device" takes torch
         on any device; "cpu" copies activations of a GPU. Second moments, listed pairs, and the lags of a generation's tokens that
         come one by one are counted on the CPU in any case.
+    share : Share, optional
+        Keep the tables of this share of the pairs alone, in one of several processes that exchange the codes of their passes, as
+        `mi_probe.accumulate` has them do (``split_by="pairs"``). It takes edges.
 
     Returns
     -------
@@ -78,4 +83,4 @@ def attach(
     """
     require_model(model)
     whole = getattr(model, "_orig_mod", model)  # what torch.compile wraps
-    return AttachedProbe(whole, probe if isinstance(probe, Probe) else load_probe(probe), edges, memory, count_on)
+    return AttachedProbe(whole, probe if isinstance(probe, Probe) else load_probe(probe), edges, memory, count_on, share)

@@ -92,10 +92,11 @@ def count_margins(codes: NDArray[np.uint8], margins: NDArray[np.int64]) -> None:
 
 
 @jit
-def _scatter(rows: Any, columns: Any, first: int, last: int, cells: Any, tables: Any) -> None:
+def _scatter(rows: Any, columns: Any, first: int, last: int, low: int, cells: Any, tables: Any) -> None:
     variables, samples = columns.shape
+    before = low * (2 * variables - low - 1) // 2
     for i in range(first, last):
-        pair = i * (2 * variables - i - 1) // 2
+        pair = i * (2 * variables - i - 1) // 2 - before
         for j in range(i + 1, variables):
             start = pair * cells
             for s in range(samples):
@@ -106,9 +107,14 @@ def _scatter(rows: Any, columns: Any, first: int, last: int, cells: Any, tables:
 
 
 def count_pairs(
-    codes: NDArray[np.uint8], tables: Counts, *, partners: NDArray[np.uint8] | None = None, way: str = "auto"
+    codes: NDArray[np.uint8],
+    tables: Counts,
+    *,
+    partners: NDArray[np.uint8] | None = None,
+    way: str = "auto",
+    rows: tuple[int, int] | None = None,
 ) -> None:
-    """Add the joint counts of every pair i < j to `tables`.
+    """Add the joint counts of every pair i < j, or of those with i in a range, to `tables`.
 
     Parameters
     ----------
@@ -121,12 +127,15 @@ def count_pairs(
     way : {"auto", "scatter", "bit_sliced"}
         ``scatter`` walks over the samples of a pair and increments cells; ``bit_sliced`` keeps one bit a sample for each bin and
         counts the ones of two such planes ANDed, 64 samples a word. "auto" takes the cheaper.
+    rows : (int, int), optional
+        Only the pairs with first <= i < last; their tables alone. All by default.
     """
     samples, variables = codes.shape
     bins = tables.shape[1]
-    if samples == 0 or variables < 2:
+    low, high = (0, variables - 1) if rows is None else (rows[0], min(rows[1], variables - 1))
+    if samples == 0 or low >= high:
         return
-    pairs = variables * (variables - 1) // 2
+    pairs = pair_index(high, high + 1, variables) - pair_index(low, low + 1, variables)
     if tables.shape != (pairs, bins, bins) or (partners is not None and partners.shape != codes.shape):
         raise ValueError(f"{codes.shape} codes need ({pairs}, {bins}, {bins}) tables and partners like them; got {tables.shape}.")
     if not tables.flags.c_contiguous:
@@ -134,14 +143,14 @@ def count_pairs(
     if way == "auto":
         way = "scatter" if SCATTER.of(samples, bins) < PLANES.of(samples, bins) else "bit_sliced"
     if way == "bit_sliced":
-        count_by_planes(codes, partners, tables, threads_for(tables.size * (1.0 + samples / 512)))
+        count_by_planes(codes, partners, tables, threads_for(tables.size * (1.0 + samples / 512)), (low, high))
         return
-    rows = _shifted(codes, bins, bins)
+    shifted = _shifted(codes, bins, bins)
     columns = _shifted(codes if partners is None else partners, bins, 1)
     threads = threads_for(float(tables.shape[0] * samples))
-    parts = ranges(variables - 1, lambda i: variables - 1 - i, threads)
+    parts = ranges(high - low, lambda i: variables - 1 - low - i, threads)
     flat = tables.reshape(-1)
-    in_threads(lambda a, b: _scatter(rows, columns, a, b, bins * bins, flat), parts, threads)
+    in_threads(lambda a, b: _scatter(shifted, columns, low + a, low + b, low, bins * bins, flat), parts, threads)
 
 
 def _shifted(codes: NDArray[np.uint8], bins: int, by: int) -> NDArray[np.int32]:

@@ -57,10 +57,15 @@ def _row_panels(planes: Any, variables: int, words: int, bins: int, rows: int, f
 
 @jit
 def _count(
-    panels: Any, planes: Any, margins: Any, words: int, rows: int, first: int, last: int, scratch: Any, tables: Any
+    panels: Any, planes: Any, margins: Any, words: int, rows: int, first: int, last: int, low: int, high: int, scratch: Any,
+    tables: Any,
 ) -> None:  # fmt: skip
-    """All pairs whose first variable is in blocks `first` to `last`: a block of `ROWS` variables by a tile of `LANES`."""
+    """All pairs whose first variable is in blocks `first` to `last`, and from `low` to `high`, whose tables these are.
+
+    A block of `ROWS` variables by a tile of `LANES` at a time.
+    """
     variables, bins = margins.shape
+    before = low * (2 * variables - low - 1) // 2
     stride = LANES * bins
     whole = bins // WIDTH * WIDTH
     left = np.empty(bins, dtype=np.int32)
@@ -75,9 +80,9 @@ def _count(
                                 planes, (tile * bins + panel) * words * LANES + lane,
                                 words, scratch, (part * ROWS + r) * stride + panel * LANES + lane, stride,
                             )  # fmt: skip
-            for i in range(block * ROWS, min(block * ROWS + ROWS, variables - 1)):
+            for i in range(max(block * ROWS, low), min(block * ROWS + ROWS, high)):
                 for j in range(max(i + 1, tile * LANES), min((tile + 1) * LANES, variables)):
-                    pair = i * (2 * variables - i - 1) // 2 + (j - i - 1)
+                    pair = i * (2 * variables - i - 1) // 2 + (j - i - 1) - before
                     source = (i % ROWS) * rows * stride + (j % LANES) * bins
                     target = pair * bins * bins
                     for b in range(bins):
@@ -95,42 +100,58 @@ def _count(
 
 
 def count_by_planes(
-    codes: NDArray[np.uint8], partners: NDArray[np.uint8] | None, tables: NDArray[np.integer], threads: int
+    codes: NDArray[np.uint8],
+    partners: NDArray[np.uint8] | None,
+    tables: NDArray[np.integer],
+    threads: int,
+    rows: tuple[int, int] | None = None,
 ) -> None:
     """What `mi_probe.kernels.count_pairs` does, after it has checked that shapes and types fit."""
+    rows = rows or (0, codes.shape[1] - 1)
     for start in range(0, len(codes), _CHUNK):
         part = slice(start, start + _CHUNK)
-        _count_chunk(codes[part], None if partners is None else partners[part], tables, threads)
+        _count_chunk(codes[part], None if partners is None else partners[part], tables, rows, threads)
 
 
-def _count_chunk(codes: NDArray[np.uint8], partners: NDArray[np.uint8] | None, tables: NDArray[np.integer], threads: int) -> None:
+def _count_chunk(
+    codes: NDArray[np.uint8], partners: NDArray[np.uint8] | None, tables: NDArray[np.integer], of: tuple[int, int], threads: int
+) -> None:
     samples, variables = codes.shape
     bins = tables.shape[1]
     words = -(-samples // _WORD)
-    rows = bins if (codes >= bins).any() else bins - 1  # where the first variable is never missing, one row is given
-    first, _ = _planes(codes, bins, threads)
-    second, margins = (first, _) if partners is None else _planes(partners, bins, threads)
-    blocks = -(-variables // ROWS)
-    panels = np.zeros(blocks * rows * words * ROWS, dtype=np.uint64)
+    low, high = of
+    rows = bins if (codes[:, low:high] >= bins).any() else bins - 1  # where the first variable is never missing, one is given
+    first, _ = _planes(codes, bins, low, threads)
+    second, margins = (first, _) if partners is None else _planes(partners, bins, low, threads)
+    begin, end = low // ROWS, -(-high // ROWS)
+    panels = np.zeros(-(-variables // ROWS) * rows * words * ROWS, dtype=np.uint64)
     in_threads(
-        lambda a, b: _row_panels(first, variables, words, bins, rows, a, b, panels),
-        ranges(blocks, np.ones_like, threads),
+        lambda a, b: _row_panels(first, variables, words, bins, rows, begin + a, begin + b, panels),
+        ranges(end - begin, np.ones_like, threads),
         threads,
     )
 
     flat = tables.reshape(-1)
+    last = -(-variables // ROWS)
 
     def count(a: int, b: int) -> None:
         scratch = np.empty(ROWS * rows * LANES * bins, dtype=np.int32)
-        _count(panels, second, margins, words, rows, a, b, scratch, flat)
+        _count(panels, second, margins, words, rows, begin + a, begin + b, low, high, scratch, flat)
 
-    in_threads(count, ranges(blocks, lambda block: blocks - block, threads), threads)
+    in_threads(count, ranges(end - begin, lambda block: last - begin - block, threads), threads)
 
 
-def _planes(codes: NDArray[np.uint8], bins: int, threads: int) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+def _planes(
+    codes: NDArray[np.uint8], bins: int, low: int, threads: int
+) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:  # fmt: skip
+    """Planes and margins of the variables from the tile of `low` on; nothing before."""
     samples, variables = codes.shape
-    tiles = -(-variables // LANES)
+    begin, tiles = low // LANES, -(-variables // LANES)
     planes = np.zeros(tiles * bins * -(-samples // _WORD) * LANES, dtype=np.uint64)
     margins = np.zeros((variables, bins), dtype=np.int32)
-    in_threads(lambda a, b: _pack(codes, bins, a, b, planes, margins), ranges(tiles, np.ones_like, threads), threads)
+    in_threads(
+        lambda a, b: _pack(codes, bins, begin + a, begin + b, planes, margins),
+        ranges(tiles - begin, np.ones_like, threads),
+        threads,
+    )
     return planes, margins
