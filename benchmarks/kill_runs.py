@@ -55,7 +55,8 @@ def start(state: Path, options: argparse.Namespace) -> subprocess.Popen[bytes]:
     """The run in a process of its own."""
     given = ["--model", options.model, "--letters", str(options.letters), "--checkpoint-tokens", str(options.checkpoint_tokens)]
     given += ["--text-file", *map(str, options.text_file)] if options.text_file else []
-    return subprocess.Popen([sys.executable, str(Path(__file__).resolve()), "--worker", "--state", str(state), *given])
+    script = [sys.executable, str(Path(__file__).resolve()), "--worker", "--state", str(state)]
+    return subprocess.Popen([*script, *given])
 
 
 def finished(process: subprocess.Popen[bytes]) -> None:
