@@ -20,7 +20,12 @@ from mi_probe.options import Texts
 
 __all__ = ["app", "main"]
 
-app = App(name="mi-probe", version=__version__, help="How much information do the hidden units of a language model share?")
+app = App(
+    name="mi-probe",
+    version=__version__,
+    help="How much information do the hidden units of a language model share?",
+    suppress_keyboard_interrupt=False,  # a run that was stopped has something to say
+)
 
 
 @app.command
@@ -296,6 +301,7 @@ def run(
         name=f"mi-probe run {name}",
         help_format="plaintext",
         version_flags=[],
+        suppress_keyboard_interrupt=False,
         default_parameter=Parameter(negative=(), consume_multiple=True),
     )
     recipe.default(_function(path))

@@ -361,7 +361,7 @@ class Emptiness:
         self.names += [piece.name for piece in none[: 3 - len(self.names)]]
         return len(none)
 
-    def say(self) -> None:
+    def say(self, shard: tuple[int, int] = (1, 1)) -> None:
         """Warn of them, and raise if there was no token at all."""
         names = ", ".join(f"'{name}'" for name in self.names)
         if self.texts == 1:
@@ -369,5 +369,10 @@ class Emptiness:
         elif self.texts:
             more = ", ..." if self.texts > len(self.names) else ""
             warnings.warn(f"{self.texts:,} texts are empty ({names}{more}): left out.", MIProbeWarning, stacklevel=3)
+        if not self.tokens and not self.texts and shard != (1, 1):
+            raise InputError(
+                f"shard {shard[0]}/{shard[1]} has no text: texts are dealt to shards in turn, about {_BLOCK:,} characters at a "
+                "time, and there are not so many. Take fewer shards."
+            )
         if not self.tokens:
             raise InputError("there is no token to measure: no text, or only empty ones, were given.")

@@ -211,16 +211,18 @@ def origin(about: Mapping[str, Any]) -> str:
     >>> origin({"kind": "sample", "tokens": 20_000, "documents": 310, "corpus": "books", "seed": 0})
     'from a random sample of 20,000 tokens of 310 documents (books)'
     """
-    if isinstance(about.get(SEVERAL), list):
-        return "equal ones, " + " and ".join(dict.fromkeys(origin(each) or "of unknown origin" for each in about[SEVERAL]))
+    several = about.get(SEVERAL)
+    if isinstance(several, list):
+        said = [origin(each) if isinstance(each, Mapping) else "" for each in several]
+        return "equal ones, " + " and ".join(dict.fromkeys(each or "of unknown origin" for each in said))
     kind, tokens, documents, corpus = (about.get(name) for name in ("kind", "tokens", "documents", "corpus"))
     if kind == "given":
         return "given as arrays"
     kinds = {"sample": "from all" if about.get("whole") else "from a random sample of"}
     kinds |= {"head": "from the first", "run": "from a run's first"}
     words = []
-    if kind in kinds and isinstance(tokens, int):
-        words.append(f"{kinds[kind]} {tokens:,} tokens")
+    if str(kind) in kinds and isinstance(tokens, int):
+        words.append(f"{kinds[str(kind)]} {tokens:,} tokens")
         words += [f"of {documents:,} document{'' if documents == 1 else 's'}"] if isinstance(documents, int) else []
     words += [f"({corpus})"] if corpus else []
     return " ".join(words)
@@ -236,6 +238,8 @@ def _said(parts: list[Part]) -> str:
         text += ", the whole"
         if unfinished:
             text += f" but for what is not finished: {_shards(unfinished).removeprefix('shards ').removeprefix('shard ')}"
+    elif len(unfinished) == len(parts):
+        text += ", not finished"
     elif unfinished:
         text += f"; not finished: {_shards(unfinished).removeprefix('shards ').removeprefix('shard ')}"
     return text

@@ -6,7 +6,6 @@ import copy
 import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -176,7 +175,7 @@ class Edges(Mapping[str, Binning]):
         StoreError
             Missing, cut off, altered, neither edges nor a state, or with edges that cannot be.
         """
-        if _schema(Path(path)).startswith("state/"):
+        if store.look(path).kind == "state":
             state = ProbeState.load(path)
             if not state.binnings:
                 raise StoreError(f"{path} holds no edges: nothing was counted there yet.")
@@ -230,17 +229,3 @@ def _identical(one: NDArray[Any], other: NDArray[Any]) -> bool:
 
 def _hook_points(n: int) -> str:
     return f"{n} hook point{'' if n == 1 else 's'}"
-
-
-def _schema(path: Path) -> str:
-    """What a file says it is, read without its arrays; empty where it says nothing, and `store.read` will say why."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        return ""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {}).get("mi_probe", "{}"))
-    except (SafetensorError, OSError, ValueError):
-        return ""
-    return str(header.get("schema", "")) if isinstance(header, dict) else ""

@@ -117,6 +117,9 @@ class Over:
         Save the counts every so many tokens; about every ten minutes by default.
     resume : bool
         Go on from the counts that are in the output folder, if there are any.
+    split_by : str
+        How several processes, started by torchrun, share the work: each counts all pairs of its share of the tokens; or its share
+        of the pairs of all tokens, for tables that do not fit in one of them. The latter needs edges, or a sample to fit them on.
     batch_size : int
         Windows of text that run together; it changes the speed, not the counts.
 
@@ -132,6 +135,7 @@ class Over:
     calibration: Literal["auto", "head", "sample"] = "auto"
     checkpoint_tokens: int | None = None
     resume: _Flag = False
+    split_by: Literal["tokens", "pairs"] = "tokens"
     batch_size: int = 8
 
     def arguments(self) -> dict[str, Any]:
@@ -153,6 +157,7 @@ class Over:
             "calibration": self.calibration,
             "checkpoint_tokens": self.checkpoint_tokens,
             "resume": self.resume,
+            "split_by": self.split_by,
             "batch_size": self.batch_size,
         }
 

@@ -207,6 +207,8 @@ class Run:
             while self._divided and not self._exchange(done=True):
                 pass  # others have more
             ended += [one for one in ranks.gather(done) if one is not None]
+            if not self._shared:
+                self._share_edges()  # before counts move, which they do between equal edges only
             if any(one.stop for one in ended):
                 break
             if last in rows:
@@ -242,8 +244,6 @@ class Run:
                 if self.ranks.first
                 else ""
             )
-        if not self._shared:
-            self._share_edges()
 
     def _share_edges(self) -> None:
         """Give the edges that the first process has fitted to all."""
@@ -382,7 +382,7 @@ class Run:
         self._empty.tokens, self._empty.texts = sum(tokens) + self.tokens, sum(texts)
         self._empty.names = [name for some in names for name in some][:3]
         if self.ranks.first:
-            self._empty.say()
+            self._empty.say(shard=self.wanted.shard)
         self._write(None)
 
     # -- progress ----------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,7 @@ _SHUFFLED = 10_000  # documents of a stream that are shuffled together
 
 
 class Corpus:
-    """Documents in a fixed order.
-
-    Made by `open_corpus`, or from anything that `accumulate` takes.
+    """Documents in a fixed order: what `open_corpus` gives, and what `accumulate` makes of anything that it takes.
 
     Parameters
     ----------
@@ -47,10 +45,9 @@ class Corpus:
 
     Examples
     --------
-    >>> import mi_probe
-    >>> corpus = mi_probe.open_corpus(text="a cup of coffee")
-    >>> [list(document.pieces()) for document in corpus.documents()]
-    [['a cup of coffee']]
+    >>> corpus = open_corpus(text="a cup of coffee")
+    >>> [document.source for document in corpus.documents()], corpus.order
+    (['a cup of coffee'], 'as it comes')
     """
 
     def __init__(
@@ -84,7 +81,8 @@ class Corpus:
     def source(self) -> str:
         """What the corpus is recognised by, whatever its order: a hash of its texts or, of a table, of some of its rows.
 
-        Empty for a stream, of which nothing is known before it is read.
+        Of a stream from the hub, its name. Empty for an iterator, or a stream that was handed over: nothing is known of those
+        before they are read.
         """
         if self._known is None:
             self._known = self._source()
@@ -124,7 +122,7 @@ def as_corpus(texts: Texts | Corpus | Any, *, text_column: str = "text") -> Corp
     if isinstance(texts, Corpus):
         return texts
     if isinstance(texts, Path):
-        raise InputError(f"{texts} is a path: name it as mi_probe.documents(text_file={str(texts)!r}).")
+        raise InputError(f"{texts} is a path: name it as mi_probe.open_corpus(text_file={str(texts)!r}).")
     library = sys.modules.get("datasets")  # nobody has a dataset without having imported it
     if library is not None and isinstance(texts, library.Dataset):
         return _of_table(texts, "dataset", text_column)
@@ -134,9 +132,9 @@ def as_corpus(texts: Texts | Corpus | Any, *, text_column: str = "text") -> Corp
         raise InputError(f"this dataset has splits: choose one, such as dataset[{next(iter(texts))!r}].")
     if isinstance(texts, str | Document):
         return _of_list([_as_document(texts)])
-    if isinstance(texts, Sequence):
+    if isinstance(texts, Sequence) and not isinstance(texts, bytes):
         return _of_list([_as_document(text) for text in texts])
-    if not isinstance(texts, Iterable):
+    if not isinstance(texts, Iterable) or isinstance(texts, Mapping | bytes):
         raise InputError(f"texts must be strings, documents, an iterable of them, or a dataset; got {type(texts).__name__}.")
     return Corpus("texts", _OneByOne(texts), lambda: "", rereadable=False)
 
@@ -205,6 +203,8 @@ def _files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         inside = sorted(p for p in path.iterdir() if p.suffix in {".txt", *_TABLES}) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"there is no .txt, {', '.join(_TABLES)} file in the folder {path}.")
         found += inside
     return found
 
@@ -311,8 +311,12 @@ def _named(
         loaded = datasets.load_dataset(dataset, config, split=split, data_files=where, streaming=streaming)
     except Exception as error:  # of the library, the hub, a file format
         raise InputError(
-            f"the dataset {name} could not be loaded: {type(error).__name__}: {str(error).strip().splitlines()[0]}\n"
-            "Without a connection to the hub, name files instead: --text-file my_texts.jsonl (or .parquet, .txt, a folder)."
+            f"{'the dataset ' if files is None else ''}{name} could not be loaded: {_reason(error)}"
+            + (
+                "\nWithout a connection to the hub, name files instead: --text-file my_texts.jsonl (or .parquet, .txt, a folder)."
+                if files is None and not folder.is_dir()
+                else ""
+            )
         ) from error
     finally:
         if bars:
@@ -324,6 +328,27 @@ def _named(
         return _of_table(loaded, name, text_column)
     source = xxhash.xxh3_128_hexdigest(json.dumps(facts).encode())
     return (_of_stream if streaming else _of_table)(loaded, name, text_column, source=source)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what an error of the library says, and of what was behind it."""
+    said = []
+    behind: BaseException | None = error
+    while behind is not None:
+        line = next(iter(str(behind).strip().splitlines()), "")
+        said.append(f"{type(behind).__name__}: {line}" if line else type(behind).__name__)
+        behind = behind.__cause__
+    return "; from ".join(dict.fromkeys(said))
+
+
+def _require_texts(features: Any, columns: Sequence[str] | None, text_column: str, name: str) -> None:
+    """Raise unless the column is there and, as far as it says, holds strings."""
+    _require_column(columns, text_column, name)
+    kinds = {} if features is None else {column: getattr(kind, "dtype", kind) for column, kind in features.items()}
+    texts = [column for column, kind in kinds.items() if kind in ("string", "large_string")]
+    if text_column in kinds and text_column not in texts and kinds[text_column] != "null":
+        others = f"; its columns of texts are {', '.join(texts)}: say which with text_column (--text-column)" if texts else ""
+        raise InputError(f"column '{text_column}' of {name} holds {kinds[text_column]}, not texts{others}.")
 
 
 def _require_column(columns: Sequence[str] | None, text_column: str, name: str) -> None:
@@ -344,19 +369,20 @@ def _document_of(text: Any, number: int, name: str, text_column: str) -> Documen
 
 def _of_table(table: Any, name: str, text_column: str, *, order: str = "as it comes", source: str = "") -> Corpus:
     """A `datasets.Dataset`: rows can be read in any order."""
-    _require_column(table.column_names, text_column, name)
+    _require_texts(table.features, table.column_names, text_column, name)
+    column = table.select_columns([text_column]).with_format(None)  # nothing else is decoded
 
     def read(first: int) -> Iterator[Document]:
-        for start in range(first, len(table), _ROWS):
-            for k, text in enumerate(table[start : start + _ROWS][text_column]):
+        for start in range(first, len(column), _ROWS):
+            for k, text in enumerate(column[start : start + _ROWS][text_column]):
                 yield _document_of(text, start + k, name, text_column)
 
     def known() -> str:
         if source:
             return source
-        rows = np.unique(np.linspace(0, len(table) - 1, min(_LOOKED_AT, len(table))).astype(int))
-        texts = table[rows.tolist()][text_column] if len(table) else []
-        return xxhash.xxh3_128_hexdigest(json.dumps([len(table), text_column, texts]).encode())
+        rows = np.unique(np.linspace(0, len(column) - 1, min(_LOOKED_AT, len(column))).astype(int))
+        texts = column[rows.tolist()][text_column] if len(column) else []
+        return xxhash.xxh3_128_hexdigest(json.dumps([len(column), text_column, texts]).encode())
 
     def shuffle(seed: int) -> Corpus:
         return _of_table(table.shuffle(seed=seed), name, text_column, order=f"shuffled, seed {seed}", source=known())
@@ -367,10 +393,10 @@ def _of_table(table: Any, name: str, text_column: str, *, order: str = "as it co
 
 def _of_stream(stream: Any, name: str, text_column: str, *, order: str = "as it comes", source: str = "") -> Corpus:
     """A `datasets.IterableDataset`: rows come in order."""
-    _require_column(stream.column_names, text_column, name)
+    _require_texts(stream.features, stream.column_names, text_column, name)
 
     def read(first: int) -> Iterator[Document]:
-        for number, row in enumerate(stream.skip(first) if first else stream, first):
+        for number, row in enumerate(_rows(stream.skip(first) if first else stream, first, name), first):
             if text_column not in row:
                 _require_column(list(row), text_column, name)
             yield _document_of(row[text_column], number, name, text_column)
@@ -380,3 +406,18 @@ def _of_stream(stream: Any, name: str, text_column: str, *, order: str = "as it 
         return _of_stream(mixed, name, text_column, source=source, order=f"shuffled among {_SHUFFLED:,}, seed {seed}")
 
     return Corpus(name, read, lambda: source, order=order, rereadable=False, shuffle=shuffle)
+
+
+def _rows(stream: Any, first: int, name: str) -> Iterator[Any]:
+    """The rows of a stream, whose errors say where they were."""
+    rows = iter(stream)
+    number = first
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except Exception as error:  # of the library, the hub, a file format
+            raise InputError(f"{name} could not be read further than row {number:,}: {_reason(error)}") from error
+        yield row
+        number += 1

@@ -595,7 +595,7 @@ class ProbeState:
                 probe = replace(probe, lags=0)
             elif not isinstance(header["model"], dict):
                 raise InputError(f"the model must be a table; got {header['model']!r}")
-            state = ProbeState(probe, header["model"], special_tokens=header.get("special_tokens"))
+            state = ProbeState(probe, header["model"], special_tokens=_token_ids(header.get("special_tokens")))
             state.ledger = Ledger.from_dict(header.get("ledger", {}))
             state._documents.update({str(name): int(count) for name, count in header.get("documents", {}).items()})
             state._origin = "loaded from a file"
@@ -623,6 +623,12 @@ class ProbeState:
         except (MIProbeError, KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise StoreError(f"{path} is not a usable state: {error}") from error
         return state
+
+
+def _token_ids(values: Any) -> list[int] | None:
+    if values is not None and not (isinstance(values, list) and all(type(value) is int for value in values)):
+        raise InputError(f"special tokens must be a list of whole numbers; got {values!r}")
+    return values
 
 
 def _run_of_both(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +99,15 @@ class Contents:
         """``"state"``, ``"result"``, ..."""
         return str(self.header["schema"]).partition("/")[0]
 
+    @property
+    def called(self) -> str:
+        """The kind in a sentence: ``"a state"``, ``"edges"``."""
+        return _in_a_sentence(self.kind)
+
+
+def _in_a_sentence(kind: str) -> str:
+    return kind if kind.endswith("s") else f"a {kind}"
+
 
 # -- writing ----------------------------------------------------------------------------------------------------------
 
@@ -147,23 +156,35 @@ def write(
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}.unfinished")
     try:
         with _named(path):
-            file = unfinished.open("xb")
-        with file:
+            file = unfinished.open("xb", buffering=0)  # a buffer that does not fit on the disk would raise again when closed
+        try:
             _hold(file)
-            with _named(path):
-                file.write(head)
+            _put(path, file, head)
             with ThreadPoolExecutor(1, thread_name_prefix="mi_probe_store") as beside:
                 sums = {name: _write_one(path, file, beside, name, arrays[name], tensor) for name, tensor in tensors.items()}
             with _named(path):
                 file.seek(0)
-                file.write(_head(full, tensors, _said_of(full, tensors, sums)))
-                file.flush()
+            _put(path, file, _head(full, tensors, _said_of(full, tensors, sums)))
+            with _named(path):
                 os.fsync(file.fileno())
+        except BaseException:
+            with suppress(OSError):
+                file.close()
+            raise
         with _named(path):
+            file.close()
             unfinished.replace(path)
             _sync_folder(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _put(path: Path, file: FileIO, part: bytes | memoryview) -> None:
+    """Write all of it; a system may take less at a time."""
+    with _named(path):
+        left = memoryview(part)
+        while len(left):
+            left = left[file.write(left) :]
 
 
 @contextmanager
@@ -200,7 +221,7 @@ def _head(header: dict[str, Any], tensors: Mapping[str, Tensor], digest: str) ->
 
 
 def _write_one(
-    path: Path, file: BinaryIO, beside: ThreadPoolExecutor, name: str, array: NDArray[Any] | InPieces, tensor: Tensor
+    path: Path, file: FileIO, beside: ThreadPoolExecutor, name: str, array: NDArray[Any] | InPieces, tensor: Tensor
 ) -> bytes:
     sums, written = _Sums(), 0
     for piece in [array] if _is_array(array) else array:
@@ -213,8 +234,7 @@ def _write_one(
         for start in range(0, len(flat), _BLOCK):
             part = flat[start : start + _BLOCK].data
             summed = beside.submit(sums.update, part)
-            with _named(path):
-                file.write(part)
+            _put(path, file, part)
             summed.result()
     if written != tensor.nbytes:
         raise StoreError(
@@ -228,7 +248,7 @@ def _is_array(array: NDArray[Any] | InPieces) -> TypeGuard[NDArray[Any]]:
     return isinstance(array, np.ndarray)
 
 
-def _hold(file: BinaryIO) -> None:
+def _hold(file: FileIO) -> None:
     """Say to `clear_unfinished` that this file is being written; the system forgets it with the process."""
     if sys.platform != "win32":  # where nobody can remove a file that is open
         import fcntl
@@ -502,7 +522,7 @@ def _contents_of(path: Path, file: FileIO, kind: str, version: int) -> Contents:
     """The same, of a file of this kind that is not newer than this version."""
     contents = _contents(path, file)
     if contents.kind != kind:
-        raise StoreError(f"{path} holds a {contents.kind} of mi_probe; a {kind} was asked for.")
+        raise StoreError(f"{path} holds {contents.called} of mi_probe; {_in_a_sentence(kind)} was asked for.")
     schema = contents.header["schema"]
     if schema.partition("/")[2] not in [str(v) for v in range(1, version + 1)]:
         writer = contents.header.get("writer")

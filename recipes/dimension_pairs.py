@@ -91,9 +91,9 @@ def run(
             counted = mi_probe.accumulate(net, corpus, what, checkpoint=saved, ranks=ranks, progress=True, **over.arguments())
         else:
             counted = mi_probe.ProbeState.load(counts)
-        if not ranks.first:
-            return None
-    result = counted.estimate(correction=correction, p_values=p_values)
+        result = ranks.estimate(counted, correction=correction, p_values=p_values)
+    if result is None:
+        return None
     result.save(out / "result.safetensors")
     result.summary().to_csv(out / "summary.csv")
     result.top_pairs(100).to_csv(out / "top_pairs.csv", index=False)

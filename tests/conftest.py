@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -58,6 +59,15 @@ def make_tiny_gpt2(path: Path, *, n_layer: int = 3, n_embd: int = 16, n_position
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_gpt2(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def small_blocks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment whose Python processes deal a corpus out in small blocks, so that a small one has many."""
+    folder = tmp_path_factory.mktemp("small_blocks")
+    (folder / "sitecustomize.py").write_text("from mi_probe import corpus\ncorpus._PIECE = corpus._BLOCK = 1 << 13\n")
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    return os.environ | {"PYTHONPATH": path, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 @pytest.fixture(scope="session")

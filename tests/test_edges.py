@@ -134,7 +134,7 @@ def test_a_file_of_another_kind_or_that_is_damaged_is_refused(tmp_path: Path) ->
     with pytest.raises(StoreError, match="holds a result"):
         Edges.load(path)
     some_edges().save(path)
-    with pytest.raises(StoreError, match="holds a edges"):
+    with pytest.raises(StoreError, match="holds edges"):
         MIResult.load(path)
     whole = path.read_bytes()
     random = np.random.default_rng(0)

@@ -380,7 +380,7 @@ def test_every_version_in_the_table_is_in_the_range_and_its_ends_are_in_the_tabl
     assert any(f">={v}" in wanted for v in versions)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/estimation.md", "docs/hooks.md", "docs/scaling.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/estimation.md", "docs/hooks.md", "docs/scaling.md", "docs/corpora.md"])
 def test_every_figure_and_page_that_is_linked_is_there(page: str) -> None:
     text = (ROOT / page).read_text()
     links = [link for link in re.findall(r"\]\(([^)\s]*?)\)", text) if not link.startswith(("http", "#"))]
