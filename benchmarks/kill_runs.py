@@ -155,7 +155,8 @@ def section(options: argparse.Namespace) -> str:
     about = (
         f"`dimension_pairs` on {options.model}, over {what}: {tokens:,} tokens, a checkpoint every\n"
         f"{options.checkpoint_tokens:,}. Killed (SIGKILL) {len(rows)} times and gone on with each time, the run ended after\n"
-        f"{in_all:.0f} s with the file of one that was not, which took {took:.0f} s: {nbytes / 1e6:.1f} MB, the same byte for byte."
+        f"{in_all:.0f} s with the file of one that was not, which took {took:.0f} s: {nbytes / 1e6:.1f} MB, the same byte\n"
+        "for byte."
     )
     return f"## A run that is killed\n\n{about}\n\n{markdown_table(HEAD, rows)}\n"
 

@@ -97,7 +97,7 @@ def row(case: Case, repeats: int) -> list[str]:
     ways: dict[str, Callable[[], Any]] = {"alone": partial(passes, case, tokens)}
     probes = {}
     for count_on in ("cpu", "device"):
-        probes[count_on] = mi_probe.attach(case.model, Probe(bins=8), edges=edges, count_on=count_on)  # type: ignore[arg-type]
+        probes[count_on] = mi_probe.attach(case.model, Probe(bins=8), edges=edges, count_on=count_on)
         probes[count_on].detach()
     found = dict.fromkeys(("alone", *probes), float("inf"))
     for _ in range(repeats):

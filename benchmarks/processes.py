@@ -150,7 +150,7 @@ def section(options: argparse.Namespace) -> str:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What is measured."""
     parser.add_argument("--text-file", type=Path, nargs="+", default=[], help="the corpus; made texts by default")
-    parser.add_argument("--letters", type=int, default=2_000_000, help="of made texts")
+    parser.add_argument("--letters", type=int, default=1_000_000, help="of made texts")
     parser.add_argument("--tokens", type=int, default=None, help="at most")
     parser.add_argument("--model", default="coffee-gpt2")
     parser.add_argument("--device", default="cpu")
