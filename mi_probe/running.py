@@ -223,8 +223,8 @@ class Run:
         loads = [0] * self.ranks.size
         mine: list[int] = []
         sizes = {k: starts[k + 1] - starts[k] for k in range(first, last + 1)}
-        for k in sorted(sizes, key=lambda k: (k > 0 or starts[0] > 0, -sizes[k], k)):  # the very first is the first one's
-            who = loads.index(min(loads))
+        for k in sorted(sizes, key=lambda n: (n > 0 or starts[0] > 0, -sizes[n], n)):  # the very first is the first one's
+            who = min(range(len(loads)), key=lambda rank: (loads[rank], (rank - k) % len(loads)))  # that has cut it, if it may
             loads[who] += sizes[k] if self._done.get(here[k].block.number) != _WHOLE else 0
             mine += [k] if who == self.ranks.rank else []
         return sorted(mine)
