@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -242,10 +243,10 @@ def _way(calibration: Calibration, corpus: Corpus, run: dict[str, Any] | None, *
 
 
 def _read(path: Path, resume: bool) -> dict[str, Any]:
-    """What the header of a checkpoint says of its run."""
-    contents = store.look(path)
+    """What the header of a checkpoint says of its run; all of the file is checked, so that none is taken for another."""
+    contents = store.check(path)
     if contents.kind != "state":
-        raise CheckpointError(f"{path} holds a {contents.kind} of mi_probe, not the counts of a run: name another file.")
+        raise CheckpointError(f"{path} holds {contents.called} of mi_probe, not the counts of a run: name another file.")
     header, run = contents.header, contents.header.get("run")
     run = run if isinstance(run, dict) else {}
     if not resume and "position" in run:
@@ -274,7 +275,7 @@ def _go_on(
             continue
         if run[name] != wanted:
             raise CheckpointError(
-                f"{path} is of a run with {_WORDS[name]}: {_short(run[name])} there, {_short(wanted)} now. "
+                f"{path} is of a run with {_WORDS[name]}: {_difference(name, run[name], wanted)}. "
                 "Go on as it was begun, or name another file."
             )
     if run.get("weights") != facts["weights"]:
@@ -306,6 +307,23 @@ def _go_on(
     else:
         vars(attached).update(said)
         attached.take_edges(binnings)
+
+
+def _difference(name: str, there: Any, now: Any) -> str:
+    """In words; of probes, what differs."""
+    if name == "probe" and isinstance(there, str):
+        one, other = (_settings(text) for text in (there, now))
+        differing = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+        return "; ".join(f"{key} is {one.get(key, 'not given')} there, {other.get(key, 'not given')} now" for key in differing)
+    return f"{_short(there)} there, {_short(now)} now"
+
+
+def _settings(toml: str) -> dict[str, Any]:
+    """Of a probe, without the tables that they stand in."""
+    found: dict[str, Any] = {}
+    for key, value in tomllib.loads(toml).items():
+        found |= value if isinstance(value, dict) else {key: value}
+    return found
 
 
 def _short(value: Any) -> str:

@@ -252,6 +252,10 @@ def ways_out(
     for name, off in changes.items():
         if getattr(probe, name):
             weigh(f"without {name}", footprint(replace(probe, **{name: off}), known, run))
+    if run.shares > 1:
+        for shares in (run.shares * 2**k for k in range(1, 7)):
+            if weigh(f"{shares:,} processes in place of {run.shares:,}", footprint(probe, known, replace(run, shares=shares))):
+                break
     bins = footprint(probe, known, run).points[0].bins
     for fewer in range(bins - 1, 2, -1):
         if weigh(f"{fewer} bins in place of {bins}", footprint(replace(probe, bins=fewer), known, run)):

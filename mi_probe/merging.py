@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from mi_probe import store
 from mi_probe.coverage import Part, absent, described, newer, parts_from
-from mi_probe.errors import InputError, MIProbeError, MIProbeWarning, OverlapError, StoreError
-from mi_probe.state import ProbeState, totals_of
+from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, OverlapError, StoreError
+from mi_probe.state import SAME_MODEL, ProbeState, totals_of
 
 __all__ = ["merge_files"]
 
@@ -74,7 +75,7 @@ def merge_files(
         raise StoreError(f"{out} is there already: choose another name, or say --force to replace it.")
     if not out.parent.is_dir():
         raise StoreError(f"cannot write {out}: there is no folder {out.parent}.")
-    _require_apart(paths)
+    _require_fit(paths)
     total = None
     for path in paths:
         state = ProbeState.load(path)
@@ -110,8 +111,26 @@ def _summary(state: ProbeState) -> str:
     return "; ".join([", ".join(said), *described(state.parts)])
 
 
-def _require_apart(paths: Sequence[Path]) -> None:
-    """Raise unless all are states, none twice, and none holds what another does, as far as their headers tell."""
+def _require_alike(path: Path, header: Mapping[str, Any], other: Path, theirs: Mapping[str, Any]) -> None:
+    """Raise if two files are of other models or hook points, as far as their headers tell; edges and the rest show in the sum."""
+    try:
+        facts, others = (
+            {
+                **{name: (each.get("model") or {}).get(name) for name in SAME_MODEL},
+                "the fingerprint of its weights": (each.get("run") or {}).get("weights"),
+                "hook points": ", ".join(point["name"] for point in each["points"]),
+            }
+            for each in (header, theirs)
+        )
+    except (TypeError, KeyError, AttributeError) as error:
+        raise StoreError(f"{path} or {other} is not a usable state: its header makes no sense ({error!r}).") from error
+    for what, value in facts.items():
+        if value != others[what] and None not in (value, others[what]):
+            raise MergeError(f"{path} and {other} do not add up: {what} is {value} in the one, and {others[what]} in the other.")
+
+
+def _require_fit(paths: Sequence[Path]) -> None:
+    """Raise unless all are states of one model, none twice, and none holds what another does, as far as their headers tell."""
     seen: list[tuple[Path, store.Contents, list[Part]]] = []
     for path in paths:
         contents = store.look(path)
@@ -121,6 +140,8 @@ def _require_apart(paths: Sequence[Path]) -> None:
             seen.append((path, contents, parts_from(contents.header.get("parts", []))))
         except InputError as error:
             raise StoreError(f"{path} is not a usable state: {error}") from error
+        if contents.header.get("tokens_seen") and seen[0][1].header.get("tokens_seen"):
+            _require_alike(path, contents.header, seen[0][0], seen[0][1].header)
     for (path, contents, parts), (other, others, their_parts) in combinations(seen, 2):
         if path.samefile(other):
             raise OverlapError(f"{path} and {other} are the same file: its counts would be added twice.")

@@ -118,8 +118,8 @@ class Over:
     resume : bool
         Go on from the counts that are in the output folder, if there are any.
     split_by : str
-        How several processes, started by torchrun, share the work: each counts all pairs of its share of the tokens; or its share of
-        the pairs of all tokens, for tables that do not fit in one of them. The latter needs edges, or a sample to fit them on.
+        How several processes, started by torchrun, share the work: each counts all pairs of its share of the tokens; or its share
+        of the pairs of all tokens, for tables that do not fit in one of them. The latter needs edges, or a sample to fit them on.
     batch_size : int
         Windows of text that run together; it changes the speed, not the counts.
 

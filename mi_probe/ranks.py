@@ -361,7 +361,7 @@ class Ranks:
         Parameters
         ----------
         state : ProbeState
-            Everyone's own, as `mi_probe.accumulate` returned it, or as `collect` left it.
+            Everyone's own, as `mi_probe.accumulate` returned it.
         correction, p_values : str
             As for `ProbeState.estimate`.
 
@@ -379,6 +379,7 @@ class Ranks:
         """
         if not state.divided:
             return state.estimate(correction=correction, p_values=p_values) if self.first else None
+        self._collect_what_is_left(state)
         return divided.estimate(self, state, correction=correction, p_values=p_values)
 
     def save(self, state: ProbeState, path: str | os.PathLike[str]) -> None:
@@ -389,7 +390,7 @@ class Ranks:
         Parameters
         ----------
         state : ProbeState
-            Everyone's own, as `mi_probe.accumulate` returned it, or as `collect` left it.
+            Everyone's own, as `mi_probe.accumulate` returned it.
         path : path
             Of the file; only the first one's counts.
 
@@ -401,9 +402,15 @@ class Ranks:
             Another rank has failed or is gone.
         """
         if state.divided:
+            self._collect_what_is_left(state)
             divided.save(self, state, path)
         elif self.first:
             state.save(path)
+
+    def _collect_what_is_left(self, state: ProbeState) -> None:
+        """Where passes were counted since the last time: what is beside the tables is of those alone, until it is collected."""
+        if any(self.gather(not self.first and bool(state.books()["ledger"]["passes"]))):
+            self.collect(state)
 
     def _add_from(self, rank: int, array: NDArray[Any], dtype: np.dtype[Any]) -> None:
         import torch

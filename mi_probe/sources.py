@@ -81,7 +81,8 @@ class Corpus:
     def source(self) -> str:
         """What the corpus is recognised by, whatever its order: a hash of its texts or, of a table, of some of its rows.
 
-        Empty for a stream, of which nothing is known before it is read.
+        Of a stream from the hub, its name. Empty for an iterator, or a stream that was handed over: nothing is known of those
+        before they are read.
         """
         if self._known is None:
             self._known = self._source()
@@ -202,6 +203,8 @@ def _files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         inside = sorted(p for p in path.iterdir() if p.suffix in {".txt", *_TABLES}) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"there is no .txt, {', '.join(_TABLES)} file in the folder {path}.")
         found += inside
     return found
 

@@ -123,6 +123,11 @@ def test_several_processes_are_stopped_killed_and_gone_on_with_by_another_number
     assert one.ledger.tokens == other.ledger.tokens
 
 
+def _expanded(argument: str) -> list[str]:
+    """What a shell makes of it."""
+    return sorted(map(str, Path().glob(argument))) if "*" in argument else [argument]
+
+
 PAGE = Path(__file__).parent.parent / "docs" / "corpora.md"
 
 
@@ -150,7 +155,7 @@ def test_every_command_of_the_page_about_corpora_runs_in_its_order(
                     done = subprocess.run(["bash", "-c", line], env=small_blocks, capture_output=True, text=True, check=False)
                     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
                 elif command == "mi-probe":
-                    call(*(name for argument in arguments for name in (sorted(map(str, Path().glob(argument))) or [argument])))
+                    call(*(name for argument in arguments for name in _expanded(argument)))
                 else:
                     assert command in ("", "export"), line
     whole, *others = (

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mi_probe import Edges, MIResult, ProbeState, store
-from mi_probe.errors import MIProbeError, MIProbeWarning, StoreError
+import mi_probe
+from mi_probe import Edges, MIResult, Probe, ProbeState, store
+from mi_probe.errors import MIProbeError, MIProbeWarning, Stopped, StoreError
 from mi_probe.info import told
 from mi_probe.merging import merge_files
 
 from .test_edges import some_edges
+from .test_runs import TEXTS, StopAfter
 from .test_state_files import full_state
 
 Random = np.random.Generator
@@ -185,6 +187,32 @@ def test_ten_thousand_damaged_files_are_refused_or_give_what_was_saved(kind: str
     found = outcomes(kind, 10_000, tmp_path, seed=1)
     print(*(f"{kind}: {damage}: {n} {what}" for (damage, what), n in sorted(found.items())), sep="\n")
     assert sum(found.values()) == 10_000
+
+
+@pytest.mark.filterwarnings("ignore:the edges do not represent")
+def test_a_run_neither_goes_on_from_a_damaged_checkpoint_nor_replaces_it(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint"
+    what = Probe(hooks="resid_post", layers=[0], calibration_tokens=200, lags=2)
+    with StopAfter(monkeypatch, tiny, 4), pytest.raises(Stopped):
+        mi_probe.accumulate(tiny, TEXTS, what, calibration="head", checkpoint=path)
+    whole = path.read_bytes()
+    refused = 0
+    for k in range(60):
+        path.write_bytes(DAMAGES[k % len(DAMAGES)](whole, np.random.default_rng([3, k])))
+        if read_or_refused(store.check, path) is not None:
+            continue  # some bytes of the container mean nothing
+        damaged = path.read_bytes()
+        for resume in (True, False):
+            with pytest.raises(StoreError, match=str(path)):
+                mi_probe.accumulate(tiny, TEXTS, what, calibration="head", checkpoint=path, resume=resume)
+        assert path.read_bytes() == damaged
+        refused += 1
+    assert refused > 40
+    path.write_bytes(whole)
+    again = mi_probe.accumulate(tiny, TEXTS, what, calibration="head", checkpoint=path, resume=True)
+    assert again.counts == mi_probe.accumulate(tiny, TEXTS, what, calibration="head").counts
 
 
 # -- files that lie and have the digest of their lies -----------------------------------------------------------------

@@ -186,6 +186,15 @@ def test_threads_are_the_fewer_of_those_that_numba_and_torch_allow(monkeypatch: 
     assert threads.threads_allowed() == 6
 
 
+@pytest.mark.parametrize(("said", "most"), [("1", 1), ("2,4", 2), ("", 6), ("many", 6), ("0", 1), ("64", 6)])
+def test_openmp_says_how_many_threads_before_torch_is_there(monkeypatch: pytest.MonkeyPatch, said: str, most: int) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(numba, "threading_layer", lambda: "workqueue")
+    monkeypatch.setattr(numba, "get_num_threads", lambda: 6)
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert threads.threads_allowed() == most
+
+
 def test_a_table_read_in_parts_is_the_table_read_at_once() -> None:
     codes = random_codes(np.random.default_rng(1), 90, 20, 5, 0.0)
     short = JointCounts.from_codes(codes, 5)

@@ -129,15 +129,19 @@ def bad_files(files: Files, folder: Path) -> dict[str, tuple[list[Path], type[MI
         "another model": (
             [first, altered(second, folder / "d", model={**state.model, "d_model": 9})],
             MergeError,
-            "d_model is 16 against 9",
+            "d_model is 9 in the one, and 16 in the other",
         ),
-        "other weights": ([first, altered(second, folder / "w", run={**state.run, "weights": "ab"})], MergeError, "fingerprints"),
+        "other weights": (
+            [first, altered(second, folder / "w", run={**state.run, "weights": "ab"})],
+            MergeError,
+            "fingerprint of its weights is ab in",
+        ),
         "other tokens": (
             [first, altered(second, folder / "p", probe=replace(WHAT, skip_first=0))],
             MergeError,
             "skip_first is 1 against 0",
         ),
-        "other hook points": ([first, folder / "fewer"], MergeError, "'resid_post.2' is in one state only"),
+        "other hook points": ([first, folder / "fewer"], MergeError, "hook points is resid_post.0, resid_post.1 in"),
         "other edges": ([first, other], MergeError, "binnings differ"),
         "a result": ([first, result], StoreError, "holds a result"),
         "edges": ([first, edges], StoreError, "holds edges"),
@@ -160,6 +164,15 @@ def test_what_does_not_add_up_is_refused_by_name_and_leaves_no_file(files: Files
         assert type(caught.value) is error, what
         assert not paths or str(paths[-1]) in str(caught.value), what
         assert list(into.iterdir()) == [], what
+
+
+def test_what_headers_tell_is_said_before_any_file_is_read(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = bad_files(files, tmp_path)
+    monkeypatch.setattr(ProbeState, "load", lambda path: pytest.fail(f"{path} is read"))
+    for what in ("a copy", "the whole and a shard", "another model", "other weights", "other hook points", "a result", "a text"):
+        paths, error, said = bad[what]
+        with pytest.raises(error, match=said):
+            merge_files(paths, tmp_path / "all")
 
 
 def test_a_folder_that_is_not_there_is_said_before_anything_is_read(files: Files, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_a_run_is_gone_on_with_as_it_was_begun_or_not_at_all(tiny: Any, tmp_path
         mi_probe.accumulate(tiny, TEXTS, WHAT, checkpoint=path)
     before = path.read_bytes()
     for texts, probe, options, said in (
-        (TEXTS, Probe(lags=3), {}, "another probe"),
+        (TEXTS, replace(WHAT, lags=3), {}, "another probe: lags is 2 there, 3 now"),
         ([*TEXTS, "more"], WHAT, {}, "other texts"),
         (TEXTS, WHAT, {"max_tokens": 500}, "another number of tokens"),
         (TEXTS, WHAT, {"shard": (1, 2)}, "another shard"),

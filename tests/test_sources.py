@@ -324,3 +324,20 @@ def test_the_same_tokens_are_counted_whatever_the_texts_come_from(source: str, f
     assert one.run["totals"] == other.run["totals"]
     assert one.ledger.tokens == other.ledger.tokens
     assert one.tokens_seen == 5000
+
+
+@pytest.mark.filterwarnings("ignore:the edges do not represent")
+def test_a_limit_is_of_each_shard_and_the_same_after_a_stop(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "_PIECE", 100)
+    monkeypatch.setattr(corpus, "_BLOCK", 300)
+    what = Probe(hooks="resid_post", layers=[0], calibration_tokens=200, lags=2)
+    edges = mi_probe.accumulate(tiny, TEXTS[:60], what, calibration="sample").binnings
+    options: dict[str, Any] = {"edges": edges, "max_tokens": 500, "shard": (2, 3)}
+    whole = mi_probe.accumulate(tiny, TEXTS[:60], what, **options)
+    assert whole.tokens_seen == 500
+    path = tmp_path / "state"
+    with StopAfter(monkeypatch, tiny, 3), pytest.raises(Stopped):
+        mi_probe.accumulate(tiny, TEXTS[:60], what, checkpoint=path, **options)
+    again = mi_probe.accumulate(tiny, TEXTS[:60], what, checkpoint=path, resume=True, **options)
+    assert again.streams["resid_post.0"].read() == whole.streams["resid_post.0"].read()
+    assert [str(part) for part in again.parts] == ["shard 2 of 3 of 60 texts (as it comes, its first 500 tokens)"]

@@ -35,7 +35,13 @@ def threads_allowed() -> int:
     else:
         allowed = int(numba.get_num_threads())
     of_torch = getattr(sys.modules.get("torch"), "get_num_threads", None)
-    return min(allowed, int(of_torch())) if of_torch is not None else allowed
+    return min(allowed, _of_openmp(allowed) if of_torch is None else int(of_torch()))
+
+
+def _of_openmp(otherwise: int) -> int:
+    """What OMP_NUM_THREADS says, which torch follows once it is there; torchrun sets 1 for each of several processes."""
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return max(1, int(said)) if said.isdecimal() else otherwise
 
 
 def threads_for(cost: float) -> int:
