@@ -9,7 +9,7 @@ VERSIONS := 2.18.0 3.9.0
 # And those in the table of docs/hooks.md, which `make table` writes: the range in pyproject.toml, from end to end.
 TABLE_VERSIONS := 2.16.1 2.18.0 3.9.0 4.0.0 4.2.0
 
-.PHONY: demo test test-slow test-versions table measured lint bench clean
+.PHONY: demo test test-slow test-versions table measured lint bench bench-corpora clean
 
 demo: $(STAMP)
 	$(BIN)/mi-probe run dimension_pairs --out mi_probe_out
@@ -46,6 +46,9 @@ bench: $(BENCH_STAMP)
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/calibrate.py
+
+bench-corpora: $(BENCH_STAMP)
+	$(BIN)/python benchmarks/corpora.py
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""A run over a corpus that is killed again and again, and gone on with each time, against one that is not: the files must be the same.
+"""A run over a corpus that is killed again and again and gone on with, against one that is not: the files must be the same.
 
     python benchmarks/kill_runs.py --text-file FILES or FOLDERS [--kills 20] [--seed 0]
 
@@ -153,9 +153,10 @@ def section(options: argparse.Namespace) -> str:
         nbytes = whole.stat().st_size
     what = ", ".join(path.name for path in options.text_file) if options.text_file else "made texts"
     about = (
-        f"`dimension_pairs` on {options.model}, over {what}: {tokens:,} tokens, a checkpoint every {options.checkpoint_tokens:,}.\n"
-        f"Killed (SIGKILL) {len(rows)} times and gone on with each time, the run ended after {in_all:.0f} s with the file of one that\n"
-        f"was not, which took {took:.0f} s: {nbytes / 1e6:.1f} MB, the same byte for byte."
+        f"`dimension_pairs` on {options.model}, over {what}: {tokens:,} tokens, a checkpoint every\n"
+        f"{options.checkpoint_tokens:,}. Killed (SIGKILL) {len(rows)} times and gone on with each time, the run ended after\n"
+        f"{in_all:.0f} s with the file of one that was not, which took {took:.0f} s: {nbytes / 1e6:.1f} MB, the same byte\n"
+        "for byte."
     )
     return f"## A run that is killed\n\n{about}\n\n{markdown_table(HEAD, rows)}\n"
 

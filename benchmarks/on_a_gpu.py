@@ -29,6 +29,14 @@ from mi_probe import Binning, Probe
 HEAD = ("what", "hook points", "tokens of a pass", "passes alone", "counted on the CPU", "on the device", "of passes alone")
 PASSES = 4
 
+ABOUT = """\
+# Counting on a GPU, measured
+
+Written by `benchmarks/on_a_gpu.py --repeats {repeats}`, on a machine with a GPU. The counts are first checked to be those
+of the CPU's kernels, bit for bit, from the same forward passes; then {passes} passes are timed, tokens a second of the fastest
+round.
+"""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -89,7 +97,7 @@ def row(case: Case, repeats: int) -> list[str]:
     ways: dict[str, Callable[[], Any]] = {"alone": partial(passes, case, tokens)}
     probes = {}
     for count_on in ("cpu", "device"):
-        probes[count_on] = mi_probe.attach(case.model, Probe(bins=8), edges=edges, count_on=count_on)  # type: ignore[arg-type]
+        probes[count_on] = mi_probe.attach(case.model, Probe(bins=8), edges=edges, count_on=count_on)
         probes[count_on].detach()
     found = dict.fromkeys(("alone", *probes), float("inf"))
     for _ in range(repeats):
@@ -113,7 +121,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--layers", type=int, default=12, help="of the model with random weights")
     options = parser.parse_args()
-    print(f"{machine.heading()}\n- device: {name_of(options.device)}\n")
+    print(f"{ABOUT.format(repeats=options.repeats, passes=PASSES)}\n{machine.heading()}\n- device: {name_of(options.device)}\n")
     with tempfile.TemporaryDirectory() as folder:
         small = small_gpt2.boot(small_gpt2.save(Path(folder), n_layer=options.layers)).to(options.device)
     cases = [

@@ -2,8 +2,8 @@
 
     python benchmarks/processes.py [--text-file FILES or FOLDERS] [--ranks 1 2] [--repeats 3]
 
-Prints a Markdown table. What is timed is `mi_probe.accumulate` with edges that are there, reading and cutting of texts within: the
-slowest process from a common start to the end of the run. Loading the model and fitting edges are left out. The numbers of
+Prints a Markdown table. What is timed is `mi_probe.accumulate` with edges that are there, reading and cutting of texts within:
+the slowest process from a common start to the end of the run. Loading the model and fitting edges are left out. The numbers of
 processes take turns, and the fastest run of each counts: a machine is shared with everything else.
 """
 
@@ -141,8 +141,8 @@ def section(options: argparse.Namespace) -> str:
         )
     what = ", ".join(path.name for path in options.text_file) if options.text_file else "made texts"
     about = (
-        f"`dimension_pairs` on {options.model}, over {what}; counts, convergence and what the files say of the run checked to be\n"
-        f"the same bit for bit. The fastest of {options.repeats} runs each, in turn."
+        f"`dimension_pairs` on {options.model}, over {what}; counts, convergence and what the files say of the run\n"
+        f"checked to be the same bit for bit. The fastest of {options.repeats} runs each, in turn."
     )
     return f"## Several processes\n\n{about}\n\n{markdown_table(HEAD, rows)}\n"
 
@@ -150,7 +150,7 @@ def section(options: argparse.Namespace) -> str:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What is measured."""
     parser.add_argument("--text-file", type=Path, nargs="+", default=[], help="the corpus; made texts by default")
-    parser.add_argument("--letters", type=int, default=2_000_000, help="of made texts")
+    parser.add_argument("--letters", type=int, default=1_000_000, help="of made texts")
     parser.add_argument("--tokens", type=int, default=None, help="at most")
     parser.add_argument("--model", default="coffee-gpt2")
     parser.add_argument("--device", default="cpu")

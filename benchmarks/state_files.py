@@ -17,13 +17,16 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from results import markdown_table
 
 from mi_probe import Binning, Probe, ProbeState, store
 from mi_probe.places import Places
 from mi_probe.pointcounts import PointCounts
+from mi_probe.state import VERSION
 from mi_probe.stream import PointStream
 
 VARIABLES, BINS, SAMPLES = 768, 8, 4096
+HEAD = ("what", "seconds", "GB/s", "of the plain way's time")
 
 
 def counted(points: int) -> ProbeState:
@@ -65,14 +68,10 @@ def fastest(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, fl
     return seconds
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--points", type=int, default=13)
-    arguments.add_argument("--repeats", type=int, default=5)
-    arguments.add_argument("--folder", type=Path, default=None, help="on the disk that is meant; a temporary one by default")
-    given = arguments.parse_args()
-    state = counted(given.points)
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+def section(options: argparse.Namespace) -> str:
+    """The Markdown of it; what was saved is checked to come back first."""
+    state = counted(options.points)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         path, plain = Path(folder) / "state.safetensors", Path(folder) / "plain"
         state.save(path)
         back = ProbeState.load(path)
@@ -82,28 +81,41 @@ def main() -> None:
         nbytes = path.stat().st_size
         data = np.fromfile(path, dtype=np.uint8)
         ways: dict[str, Callable[[], object]] = {"plain": partial(write_plainly, plain, data), "ours": partial(state.save, path)}
-        seconds = fastest(ways, given.repeats)
+        seconds = fastest(ways, options.repeats)
         del state, data, ways
         reads = fastest(
             {
                 "plain": lambda: read_plainly(path),
                 "digest": lambda: store.check(path),
-                "arrays": lambda: store.read(path, "state", 4),
+                "arrays": lambda: store.read(path, "state", VERSION),
                 "ours": lambda: ProbeState.load(path),
             },
-            given.repeats,
+            options.repeats,
         )
-    print(f"A state of {given.points} hook points, {nbytes / 1e6:,.0f} MB.\n")
-    print("| what | seconds | GB/s | of the plain way's time |\n|---|---:|---:|---:|")
-    for what, took, base in (
+    rows = (
         ("write one array, fsync", seconds["plain"], seconds["plain"]),
         ("`ProbeState.save`", seconds["ours"], seconds["plain"]),
         ("read into one array", reads["plain"], reads["plain"]),
         ("`mi-probe info --check`: the digest", reads["digest"], reads["plain"]),
         ("`store.read`", reads["arrays"], reads["plain"]),
         ("`ProbeState.load`: all checks", reads["ours"], reads["plain"]),
-    ):
-        print(f"| {what} | {took:.2f} | {nbytes / took / 1e9:.1f} | {took / base:.2f} |")
+    )
+    cells = [[what, f"{took:.2f}", f"{nbytes / took / 1e9:.1f}", f"{took / base:.2f}"] for what, took, base in rows]
+    about = f"A state of {options.points} hook points, {nbytes / 1e6:,.0f} MB. The fastest of {options.repeats}, in turn."
+    return f"## State files\n\n{about}\n\n{markdown_table(HEAD, cells)}\n"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What is written and read."""
+    parser.add_argument("--points", type=int, default=13, help="hook points")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--folder", type=Path, default=None, help="on the disk that is meant; a temporary one by default")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    print(section(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -601,8 +601,9 @@ class JointCounts:
         from mi_probe import kernels
 
         if self._listed is None:
-            rows = None if self.share is None else self.share.rows(self.variables)
-            kernels.count_pairs(codes, tables, rows=rows, **options)
+            if self.share is not None:
+                options["rows"] = self.share.rows(self.variables)
+            kernels.count_pairs(codes, tables, **options)
         else:
             kernels.count_listed(codes, self._listed[slice(*self.places)], tables, **options)
 

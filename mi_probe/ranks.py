@@ -102,6 +102,10 @@ class Ranks:
     @classmethod
     def _joined(cls, rank: int, size: int, local: int, timeout: timedelta) -> Ranks:
         import torch
+
+        # Imported later, as by a model that is loaded, it would keep the group of all processes in its default arguments, whose
+        # threads would then outlive `close`, and abort the process when it ends.
+        import torch.distributed.nn.functional
         from torch import distributed
         from torch.distributed.distributed_c10d import PrefixStore
         from torch.distributed.rendezvous import rendezvous

@@ -14,8 +14,8 @@ class Share(NamedTuple):
 
     Examples
     --------
-    >>> [Share(number, 3).rows(6) for number in range(3)]  # of 15 pairs: 5, 7 and 3
-    [(0, 1), (1, 3), (3, 5)]
+    >>> [Share(number, 3).rows(6) for number in range(3)]  # of 15 pairs: 5, 4 and 6
+    [(0, 1), (1, 2), (2, 5)]
     >>> str(Share(0, 3))
     'share 1 of 3'
     """
@@ -58,7 +58,7 @@ class Share(NamedTuple):
         Examples
         --------
         >>> [Share(number, 3).places(6) for number in range(3)], Share(1, 3).places(6, listed=8)
-        ([(0, 5), (5, 12), (12, 15)], (2, 5))
+        ([(0, 5), (5, 9), (9, 15)], (2, 5))
         """
         if listed is not None:
             return listed * self.number // self.of, listed * (self.number + 1) // self.of
@@ -70,8 +70,8 @@ class Share(NamedTuple):
 
         Examples
         --------
-        >>> Share(2, 3).largest(6)
-        7
+        >>> Share(0, 3).largest(6)
+        6
         """
         places = (Share(number, self.of).places(variables, listed) for number in range(self.of))
         return max(last - first for first, last in places)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mi_probe import Binning, JointCounts
+from mi_probe import Binning, JointCounts, Probe, ProbeState
 from mi_probe.estimators import Estimate, estimate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +26,7 @@ CLAIMS = ("one_text", "neighbours", "counting", "threads", "estimation")
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """The modules of the folder by name. A peer that is not installed is stood in for by the formula it computes."""
-    names = ("claim", "measure", "peers", "results", "projection", "scaling", "small_gpt2", "run", "machine")
+    names = ("claim", "measure", "peers", "results", "projection", "scaling", "small_gpt2", "run", "machine", "corpora", "texts")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
         modules = SimpleNamespace(**{name: importlib.import_module(name) for name in names})
@@ -331,3 +331,56 @@ def test_the_tables_about_scaling_are_those_of_the_constants_measured(bench: Sim
     copy.write_text("no marks")
     with pytest.raises(SystemExit, match="must have the marks"):
         bench.projection.write(copy, measured)
+
+
+# -- runs over corpora ------------------------------------------------------------------------------------------------
+
+
+def a_state(path: Path, seed: int = 0, **facts: Any) -> Path:
+    state = ProbeState(Probe(bins=4, lags=0))
+    state.update("here", np.random.default_rng(seed).standard_normal((80, 3)))
+    vars(state).update(facts)
+    state.save(path)
+    return path
+
+
+def test_runs_that_differ_in_a_count_or_in_what_they_say_are_told_apart(bench: SimpleNamespace, tmp_path: Path) -> None:
+    one, same = a_state(tmp_path / "one"), a_state(tmp_path / "same")
+    bench.corpora.processes.require_same(one, same)
+    assert bench.corpora.kill_runs.differences(one, same) == ["nothing that a state holds"]
+    for k, (other, said) in enumerate(
+        (
+            ({"seed": 1}, "the counts at here"),
+            ({"run": {"seed": 3}}, "run: "),
+            ({"convergence": [{"tokens": 3}]}, "convergence: "),
+        )
+    ):
+        path = a_state(tmp_path / str(k), **other)
+        with pytest.raises(SystemExit, match="differ"):
+            bench.corpora.processes.require_same(one, path)
+        (found,) = bench.corpora.kill_runs.differences(one, path)
+        assert found.startswith(said)
+
+
+def test_kills_are_spread_over_the_run_and_come_at_every_kind_of_moment(bench: SimpleNamespace) -> None:
+    options = SimpleNamespace(kills=20, seed=0, checkpoint_tokens=1000)
+    plans = bench.corpora.kill_runs.plans(40_000, 80.0, options)
+    assert {plan.moment for plan in plans} == set(bench.corpora.kill_runs.MOMENTS)
+    places = [plan.tokens for plan in plans]
+    assert places == sorted(places)
+    assert max(np.diff([0, *places, 38_000])) < 10_000
+    assert plans == bench.corpora.kill_runs.plans(40_000, 80.0, options)
+
+
+def test_a_section_of_the_page_about_corpora_is_put_in_its_place(bench: SimpleNamespace, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    for part in ("## One\n\n1\n", "## Two\n\n2\n", "## One\n\n3\n"):
+        bench.corpora.write(page, "- machine: none", part)
+    assert page.read_text().endswith("- machine: none\n\n## One\n\n3\n\n## Two\n\n2\n")
+
+
+def test_made_texts_have_the_letters_asked_for_and_are_the_same_again(bench: SimpleNamespace) -> None:
+    made = list(bench.texts.documents(20_000))
+    assert sum(map(len, made)) == 20_000
+    assert made == list(bench.texts.documents(20_000))
+    assert made != list(bench.texts.documents(20_000, seed=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import socket
@@ -186,7 +187,10 @@ def rank_collects() -> None:
         ranks.collect(state)  # after tables were wide, and given away
         check(ranks, state, tuple(done))
         refused(ranks)
-        print("all is well")
+        importlib.import_module("torch.distributed.nn.functional")  # as a model does that is loaded meanwhile
+    left = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    assert not [name for name in left if "gloo" in name or "tcpstore" in name], left
+    print("all is well")
 
 
 def add_first(array: np.ndarray, n: int) -> None:
