@@ -29,6 +29,7 @@ _FIRST_ROW = 13  # of the table of convergence: 2^13 tokens, when edges are ther
 _SECONDS = 600.0  # between checkpoints, where their number of tokens is not given
 _LOGGED = 30.0  # seconds between lines of progress in a file
 _WHOLE = -1
+_BLOCKS = 4  # of each process in a round: between them, those with more tokens and those with fewer even out
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,11 @@ class _Ended(NamedTuple):
 class Run:
     """Counts a corpus with an attached probe; `go` returns when all of it is counted.
 
-    Rounds: each process takes the next block, says how many tokens it has, runs it. Which tokens a limit leaves out, and when
-    convergence is measured, hangs on the order of the text alone, not on how many processes there are. Counts move to the first
-    process where they are needed: for a checkpoint, a row of the table, and in the end. Where the tables of the pairs are divided
-    among the processes, these stay, and codes move instead: after each forward pass those of all go to all.
+    Rounds: the processes say how many tokens each of the next blocks has, share these out evenly, and run them. Which tokens a
+    limit leaves out, and when convergence is measured, hangs on the order of the text alone, not on how many processes there are.
+    Counts move to the first process where they are needed: for a checkpoint, a row of the table, and in the end. Where the tables
+    of the pairs are divided among the processes, these stay, and codes move instead: after each forward pass those of all go to
+    all.
 
     Parameters
     ----------
@@ -178,7 +180,8 @@ class Run:
             ahead = next(read, None)
             while ahead is not None and not self._limit_is_reached():
                 # Edges are fitted by the first process. What is measured within the first block is of that block alone.
-                width = self.ranks.size if self._shared and not (self._divided and not self.tokens) else 1
+                width = _BLOCKS * self.ranks.size if self._shared and not (self._divided and not self.tokens) else 1
+                width = 1 if self.ranks.size == 1 else width
                 here = [ahead, *islice(read, width - 1)]
                 ahead = next(read, None)
                 self._round(here, ahead)
@@ -189,31 +192,55 @@ class Run:
         return self.wanted.max_tokens is not None and self.tokens >= self.wanted.max_tokens
 
     def _round(self, here: list[_Read], ahead: _Read | None) -> None:
-        ranks = self.ranks
-        mine = here[ranks.rank].block if ranks.rank < len(here) else None
-        found = [] if mine is None else windows(mine, self.model)
-        sizes = ranks.gather(sum(window.size for window in found))
+        ranks, limit = self.ranks, self.wanted.max_tokens
+        found = {k: windows(here[k].block, self.model) for k in range(ranks.rank, len(here), ranks.size)}
+        told = ranks.gather([sum(window.size for window in found[k]) for k in found])
+        sizes = [told[k % ranks.size][k // ranks.size] for k in range(len(here))]
         starts = [self.tokens + sum(sizes[:k]) for k in range(len(sizes) + 1)]
-        limit = self.wanted.max_tokens
-        if limit is not None and mine is not None and starts[ranks.rank + 1] > limit:
-            found = windows(mine, self.model, most=max(0, limit - starts[ranks.rank]))
         starts = starts if limit is None else [min(start, limit) for start in starts]
         ended: list[_Ended] = []
+        others = 0
         rows = [k for k in range(len(here)) if self._row_between(starts[k], starts[k + 1])]
-        turns = sorted({*rows, len(here) - 1})  # up to this process each, then a row is measured
+        turns = sorted({*rows, len(here) - 1})  # up to this block each, then a row is measured
         for first, last in zip([0, *(turn + 1 for turn in turns)], turns, strict=False):
-            my_turn = mine is not None and first <= ranks.rank <= last
-            done = self._block(mine, found, starts[ranks.rank], here) if my_turn and mine is not None else None
+            mine = self._share_of(here, starts, first, last)
+            done = list(self._blocks_of_mine(mine, found, here, starts))
             while self._divided and not self._exchange(done=True):
                 pass  # others have more
-            ended += [one for one in ranks.gather(done) if one is not None]
+            said = ranks.gather(done)
+            ended += [one for some in said for one in some]
+            others += sum(one.counted for some in said[1:] for one in some)
             if not self._shared:
                 self._share_edges()  # before counts move, which they do between equal edges only
             if any(one.stop for one in ended):
                 break
             if last in rows:
                 self._measure(starts[last + 1])
-        self._enter(here, starts, ended, ahead)
+        self._enter(here, starts, ended, ahead, others)
+
+    def _share_of(self, here: list[_Read], starts: list[int], first: int, last: int) -> list[int]:
+        """Which of these blocks this process runs, in their order: the largest ones first, each goes to who has least."""
+        loads = [0] * self.ranks.size
+        mine: list[int] = []
+        sizes = {k: starts[k + 1] - starts[k] for k in range(first, last + 1)}
+        for k in sorted(sizes, key=lambda n: (n > 0 or starts[0] > 0, -sizes[n], n)):  # the very first is the first one's
+            who = min(range(len(loads)), key=lambda rank: (loads[rank], (rank - k) % len(loads)))  # that has cut it, if it may
+            loads[who] += sizes[k] if self._done.get(here[k].block.number) != _WHOLE else 0
+            mine += [k] if who == self.ranks.rank else []
+        return sorted(mine)
+
+    def _blocks_of_mine(
+        self, mine: list[int], found: dict[int, list[Window]], here: list[_Read], starts: list[int]
+    ) -> Iterator[_Ended]:
+        for k in mine:
+            block, limit = here[k].block, self.wanted.max_tokens
+            size = starts[k + 1] - starts[k]
+            if k not in found or (limit is not None and starts[k + 1] >= limit):
+                found[k] = windows(block, self.model, most=None if limit is None else size)
+            ended = self._block(block, found.pop(k), starts[k], here)
+            yield ended
+            if ended.stop:
+                break
 
     def _row_between(self, before: int, after: int) -> bool:
         """Whether a power of two lies there, of those for which convergence is measured."""
@@ -221,7 +248,9 @@ class Run:
             return False  # the first block measures within itself
         return after.bit_length() > max(before.bit_length(), _FIRST_ROW)
 
-    def _enter(self, here: list[_Read], starts: list[int], ended: list[_Ended], ahead: _Read | None) -> None:
+    def _enter(
+        self, here: list[_Read], starts: list[int], ended: list[_Ended], ahead: _Read | None, others: int
+    ) -> None:  # fmt: skip
         """Enter what a round did, and save where it is time to."""
         whole = len(ended) == len(here) and all(one.windows == _WHOLE for one in ended)
         self.documents += sum(one.documents for one in ended)
@@ -231,7 +260,7 @@ class Run:
         else:
             self._done |= {one.block: one.windows for one in ended}
         if self.ranks.first:
-            self._advance(here, 0 if self._divided else sum(one.counted for one in ended[1:]))
+            self._advance(here, 0 if self._divided else others)
         stop = any(one.stop for one in ended)
         if stop or any(one.save for one in ended):
             at = ahead if whole else here[0]
