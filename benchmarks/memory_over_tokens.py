@@ -133,7 +133,9 @@ def section(options: argparse.Namespace) -> str:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What is measured."""
-    parser.add_argument("--tokens", type=int, nargs="*", default=[10**4, 10**5, 10**6, 3 * 10**6, 10**7], help="of the narrow model")
+    parser.add_argument(
+        "--tokens", type=int, nargs="*", default=[10**4, 10**5, 10**6, 3 * 10**6, 10**7], help="of the narrow model"
+    )
     parser.add_argument("--bundled", type=int, nargs="*", default=[10**4, 10**5, 10**6], help="of the bundled model")
 
 
