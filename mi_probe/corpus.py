@@ -33,8 +33,8 @@ __all__ = [
 ]
 
 _READ = 1 << 20  # characters read at a time
-_PIECE = 1 << 15  # a document is cut where it gets longer than twice that: memory stays flat, and its parts can be shared out
-_BLOCK = 1 << 16  # characters that are worked on together
+_PIECE = 1 << 16  # a document is cut where it gets longer than twice that: memory stays flat, and its parts can be shared out
+_BLOCK = 1 << 17  # characters that are worked on together
 # Where a tokenizer that was given the two sides one by one gives what it gives for the whole: a line end between two lines of
 # text, or else in front of a blank between two words.
 _SAFE = re.compile(r"(?<=\S\n)(?=\S)"), re.compile(r"(?<=\S)(?= \S)")
@@ -179,7 +179,7 @@ class Piece(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Consecutive pieces of a corpus, about 65,000 characters: what one process works on at a time.
+    """Consecutive pieces of a corpus, about 130,000 characters.
 
     Which pieces a block holds depends on the corpus alone, and its batches on the block: whoever runs it, they are the same.
     """

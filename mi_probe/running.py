@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import xxhash
 
 from mi_probe import divided, store
-from mi_probe.corpus import Block, Emptiness, Place, Window, blocks, packed, windows
+from mi_probe.corpus import Block, Emptiness, Place, Window, blocks, windows
 from mi_probe.coverage import Part
+from mi_probe.dealing import ForwardPass, as_ranges, dealt, of_ranges, passes_left
 from mi_probe.errors import CheckpointError, Stopped
 from mi_probe.hooks import AttachedProbe
 from mi_probe.ranks import Ranks
@@ -28,8 +29,7 @@ __all__ = ["Run", "Wanted"]
 _FIRST_ROW = 13  # of the table of convergence: 2^13 tokens, when edges are there as a rule
 _SECONDS = 600.0  # between checkpoints, where their number of tokens is not given
 _LOGGED = 30.0  # seconds between lines of progress in a file
-_WHOLE = -1
-_BLOCKS = 4  # of each process in a round: between them, those with more tokens and those with fewer even out
+_BLOCKS = 2  # of each process in a round: the more there are, the less counts that the processes wait for the last one
 
 
 @dataclass(frozen=True)
@@ -69,27 +69,24 @@ class _Read(NamedTuple):
     """Of all text before it."""
 
 
-class _Ended(NamedTuple):
-    """What a process says at the end of a round."""
+class _Told(NamedTuple):
+    """What a process says when it has run its passes."""
 
-    block: int
-    windows: int
-    """How many of the block are done; `_WHOLE` if all are."""
+    done: dict[int, list[int]]
+    """Places of the windows that it has run, by the number of their block."""
+    counted: int
     stop: bool
     save: bool
-    counted: int
-    documents: int
-    empty: int
 
 
 class Run:
     """Counts a corpus with an attached probe; `go` returns when all of it is counted.
 
-    Rounds: the processes say how many tokens each of the next blocks has, share these out evenly, and run them. Which tokens a
-    limit leaves out, and when convergence is measured, hangs on the order of the text alone, not on how many processes there are.
-    Counts move to the first process where they are needed: for a checkpoint, a row of the table, and in the end. Where the tables
-    of the pairs are divided among the processes, these stay, and codes move instead: after each forward pass those of all go to
-    all.
+    Rounds: all processes read and cut the next few blocks, which takes next to no time, and deal their forward passes out evenly.
+    Which tokens a limit leaves out, and when convergence is measured, hangs on the order of the text alone, not on how many
+    processes there are. Counts move to the first process where they are needed: for a checkpoint, a row of the table, and in the
+    end. Where the tables of the pairs are divided among the processes, these stay, and codes move instead: after each forward
+    pass those of all go to all.
 
     Parameters
     ----------
@@ -112,7 +109,7 @@ class Run:
         self.tokens = int(position.get("tokens", 0))  # of the text, before the blocks that come next
         self.documents = int(attached.run.get("totals", {}).get("documents", 0))
         self._start = position
-        self._done = {int(number): int(count) for number, count in position.get("done", {}).items()}
+        self._done = {int(number): of_ranges(ranges) for number, ranges in position.get("done", {}).items()}
         self._saved_at, self._saved_when = self.tokens, time.monotonic()
         self._source = attached.parts[0].source if attached.parts else corpus.source
         self._empty = Emptiness()
@@ -192,55 +189,60 @@ class Run:
         return self.wanted.max_tokens is not None and self.tokens >= self.wanted.max_tokens
 
     def _round(self, here: list[_Read], ahead: _Read | None) -> None:
-        ranks, limit = self.ranks, self.wanted.max_tokens
-        found = {k: windows(here[k].block, self.model) for k in range(ranks.rank, len(here), ranks.size)}
-        told = ranks.gather([sum(window.size for window in found[k]) for k in found])
-        sizes = [told[k % ranks.size][k // ranks.size] for k in range(len(here))]
-        starts = [self.tokens + sum(sizes[:k]) for k in range(len(sizes) + 1)]
-        starts = starts if limit is None else [min(start, limit) for start in starts]
-        ended: list[_Ended] = []
-        others = 0
+        found, starts = self._cut(here)
+        others, stop, save = 0, False, False
         rows = [k for k in range(len(here)) if self._row_between(starts[k], starts[k + 1])]
         turns = sorted({*rows, len(here) - 1})  # up to this block each, then a row is measured
         for first, last in zip([0, *(turn + 1 for turn in turns)], turns, strict=False):
-            mine = self._share_of(here, starts, first, last)
-            done = list(self._blocks_of_mine(mine, found, here, starts))
+            mine = self._mine(here, found, starts, first, last)
+            told = self._run(mine, dict(zip((read.block.number for read in here), starts, strict=False)), starts[last + 1], here)
             while self._divided and not self._exchange(done=True):
                 pass  # others have more
-            said = ranks.gather(done)
-            ended += [one for some in said for one in some]
-            others += sum(one.counted for some in said[1:] for one in some)
+            said = self.ranks.gather(told)
+            for number, places in (some for one in said for some in one.done.items()):
+                self._done.setdefault(number, set()).update(places)
+            others += sum(one.counted for one in said[1:])
             if not self._shared:
                 self._share_edges()  # before counts move, which they do between equal edges only
-            if any(one.stop for one in ended):
+            stop, save = any(one.stop for one in said), said[0].save
+            if stop and any(len(self._done.get(here[k].block.number, ())) < len(found[k]) for k in range(first, last + 1)):
                 break
             if last in rows:
                 self._measure(starts[last + 1])
-        self._enter(here, starts, ended, ahead, others)
-
-    def _share_of(self, here: list[_Read], starts: list[int], first: int, last: int) -> list[int]:
-        """Which of these blocks this process runs, in their order: the largest ones first, each goes to who has least."""
-        loads = [0] * self.ranks.size
-        mine: list[int] = []
-        sizes = {k: starts[k + 1] - starts[k] for k in range(first, last + 1)}
-        for k in sorted(sizes, key=lambda n: (n > 0 or starts[0] > 0, -sizes[n], n)):  # the very first is the first one's
-            who = min(range(len(loads)), key=lambda rank: (loads[rank], (rank - k) % len(loads)))  # that has cut it, if it may
-            loads[who] += sizes[k] if self._done.get(here[k].block.number) != _WHOLE else 0
-            mine += [k] if who == self.ranks.rank else []
-        return sorted(mine)
-
-    def _blocks_of_mine(
-        self, mine: list[int], found: dict[int, list[Window]], here: list[_Read], starts: list[int]
-    ) -> Iterator[_Ended]:
-        for k in mine:
-            block, limit = here[k].block, self.wanted.max_tokens
-            size = starts[k + 1] - starts[k]
-            if k not in found or (limit is not None and starts[k + 1] >= limit):
-                found[k] = windows(block, self.model, most=None if limit is None else size)
-            ended = self._block(block, found.pop(k), starts[k], here)
-            yield ended
-            if ended.stop:
+            if stop:
                 break
+        whole = all(len(self._done.get(read.block.number, ())) == len(some) for read, some in zip(here, found, strict=True))
+        if self.ranks.first:
+            self._advance(here, 0 if self._divided else others)
+        self._enter(here, found, starts, ahead if whole else here[0], whole=whole, stop=stop, save=save)
+
+    def _cut(self, here: list[_Read]) -> tuple[list[list[Window]], list[int]]:
+        """The windows of each block, and how many tokens of the text are before each; none beyond the limit."""
+        found, starts, limit = [], [self.tokens], self.wanted.max_tokens
+        for read in here:
+            some = windows(read.block, self.model)
+            size = sum(window.size for window in some)
+            if limit is not None and starts[-1] + size > limit:
+                size = limit - starts[-1]
+                some = windows(read.block, self.model, most=size)
+            found.append(some)
+            starts.append(starts[-1] + size)
+        return found, starts
+
+    def _mine(
+        self, here: list[_Read], found: list[list[Window]], starts: list[int], first: int, last: int
+    ) -> list[ForwardPass]:  # fmt: skip
+        """What this process has to run of some blocks, in their order; the very first block is the first one's."""
+        passes = [
+            one
+            for k in range(first, last + 1)
+            for one in passes_left(
+                here[k].block.number, found[k], self._done.get(here[k].block.number, ()), self.wanted.batch_size
+            )
+        ]
+        of_the_first = sum(one.block == here[0].block.number for one in passes) if starts[0] == 0 and first == 0 else 0
+        whose = dealt([one.cost for one in passes], self.ranks.size if self._shared else 1, of_the_first)
+        return [one for one, rank in zip(passes, whose, strict=True) if rank == self.ranks.rank]
 
     def _row_between(self, before: int, after: int) -> bool:
         """Whether a power of two lies there, of those for which convergence is measured."""
@@ -249,24 +251,27 @@ class Run:
         return after.bit_length() > max(before.bit_length(), _FIRST_ROW)
 
     def _enter(
-        self, here: list[_Read], starts: list[int], ended: list[_Ended], ahead: _Read | None, others: int
-    ) -> None:  # fmt: skip
-        """Enter what a round did, and save where it is time to."""
-        whole = len(ended) == len(here) and all(one.windows == _WHOLE for one in ended)
-        self.documents += sum(one.documents for one in ended)
+        self,
+        here: list[_Read],
+        found: list[list[Window]],
+        starts: list[int],
+        at: _Read | None,
+        *,
+        whole: bool,
+        stop: bool,
+        save: bool,
+    ) -> None:
+        """Enter what a round did, and save where it is time to: from there the run goes on at block `at`."""
         if whole:
+            for read, some, start in zip(here, found, starts, strict=False):
+                if self.wanted.max_tokens is None or start < self.wanted.max_tokens:  # one process would not have come further
+                    self.documents += sum(1 for piece in read.block.pieces if not piece.number)
+                    self._empty.look_at(read.block, some)
             self.tokens = starts[-1]
-            self._done = {number: count for number, count in self._done.items() if ahead and number >= ahead.block.number}
-        else:
-            self._done |= {one.block: one.windows for one in ended}
-        if self.ranks.first:
-            self._advance(here, 0 if self._divided else others)
-        stop = any(one.stop for one in ended)
-        if stop or any(one.save for one in ended):
-            at = ahead if whole else here[0]
-            if at is not None:
-                self._save(at)
-        if stop and self.wanted.checkpoint is not None:
+            self._done = {number: places for number, places in self._done.items() if at and number >= at.block.number}
+        if (stop or save) and at is not None:
+            self._save(at)
+        if stop and self.wanted.checkpoint is not None and at is not None:
             raise Stopped(
                 f"stopped after {self.attached.tokens_seen:,} tokens, which are saved in {self.wanted.checkpoint}: go on from "
                 "there with --resume."
@@ -292,45 +297,36 @@ class Run:
             self._measure(told.measure)
         return told.all_done
 
-    # -- a block -----------------------------------------------------------------------------------------------------
+    # -- passes ------------------------------------------------------------------------------------------------------
 
-    def _block(self, block: Block, found: list[Window], start: int, here: list[_Read]) -> _Ended:
-        """Run what is left of a block."""
+    def _run(self, passes: list[ForwardPass], starts: dict[int, int], end: int, here: list[_Read]) -> _Told:
+        """Run passes; before the blocks there are so many tokens, and behind the last one."""
         import torch
 
-        skip = self._done.get(block.number, 0)
-        limit = self.wanted.max_tokens
-        if skip == _WHOLE or (limit is not None and start >= limit):  # one process would not have come that far
-            return _Ended(block.number, _WHOLE, False, False, 0, 0, 0)
         before = self.attached.tokens_seen
-        done, tokens = 0, start
-        for batch in packed(found, self.wanted.batch_size):
-            left = batch[max(0, skip - done) :]
-            done += len(batch)
-            tokens += sum(window.size for window in batch)
-            if not left:
-                continue
+        done: dict[int, list[int]] = {}
+        for k, one in enumerate(passes, start=1):
             seen = self.attached.tokens_seen
-            self.attached.documents = [self.wanted.first_document + window.document for window in left]
-            ids = torch.tensor([window.tokens for window in left])
+            self.attached.documents = [self.wanted.first_document + window.document for window in one.windows]
+            ids = torch.tensor([window.tokens for window in one.windows])
             self.model(ids.to(self.model.cfg.device), return_type=None)
-            measure = tokens if start == 0 and self.ranks.first and self._row_is_due(tokens) else 0
+            done.setdefault(one.block, []).extend(one.places)
+            tokens = starts[one.block] + one.reached
+            measure = tokens if starts[one.block] == 0 and self.ranks.first and self._row_is_due(tokens) else 0
             if self._divided:
                 self._exchange(done=False, measure=measure)
             else:
                 self._bar.update(self.attached.tokens_seen - seen)
                 if measure:
                     self.attached.convergence.append(measured(self.attached, tokens))
-            last = done >= len(found)
-            if self.stops.asked and not last:
-                return _Ended(block.number, done, True, True, self.attached.tokens_seen - before, 0, 0)
-            if self.ranks.size == 1 and not last and self._is_time(tokens):
-                self._done[block.number] = done
+            if self.stops.asked:
+                break
+            if self.ranks.size == 1 and k < len(passes) and self._is_time(tokens):
+                for number, places in done.items():
+                    self._done.setdefault(number, set()).update(places)
                 self._save(here[0], tokens)
-        began = sum(1 for piece in block.pieces if not piece.number)
-        empty = self._empty.look_at(block, found)
         counted = self.attached.tokens_seen - before
-        return _Ended(block.number, _WHOLE, self.stops.asked, self._is_time(tokens), counted, began, empty)
+        return _Told(done, counted, self.stops.asked, self.stops.asked or self._is_time(end))
 
     def _is_time(self, tokens: int) -> bool:
         """Whether it is time for a checkpoint; the first process says so."""
@@ -378,7 +374,7 @@ class Run:
             "document": at.block.start.document,
             "piece": at.block.start.piece,
             "tokens": self.tokens,
-            "done": {str(number): count for number, count in sorted(self._done.items())},
+            "done": {str(number): as_ranges(places) for number, places in sorted(self._done.items())},
         }
         if not self.corpus.source:
             position["digest"] = at.digest
@@ -407,10 +403,8 @@ class Run:
             self.attached.parts = [Part(self._source, self.corpus.name, order, shard, of, position is None)]
 
     def _end(self) -> None:
-        tokens, texts, names = zip(*self.ranks.gather((self._empty.tokens, self._empty.texts, self._empty.names)), strict=True)
-        self._empty.tokens, self._empty.texts = sum(tokens) + self.tokens, sum(texts)
-        self._empty.names = [name for some in names for name in some][:3]
         if self.ranks.first:
+            self._empty.tokens += self.tokens
             self._empty.say(shard=self.wanted.shard)
         self._write(None)
 

@@ -93,6 +93,7 @@ DIRECTIONS: dict[str, set[str]] = {
     },
     "models": {"errors"},
     "corpus": {"errors"},
+    "dealing": {"corpus"},
     "sources": {"corpus", "errors"},
     "settling": {"estimators", "pointcounts", "shards", "state"},
     "divided": {
@@ -102,7 +103,19 @@ DIRECTIONS: dict[str, set[str]] = {
     "members": set(),
     "ranks": {"binning", "corrections", "divided", "errors", "independence", "members", "result", "state"},
     "stopping": set(),
-    "running": {"corpus", "coverage", "divided", "errors", "hooks", "ranks", "settling", "sources", "stopping", "store"},
+    "running": {
+        "corpus",
+        "coverage",
+        "dealing",
+        "divided",
+        "errors",
+        "hooks",
+        "ranks",
+        "settling",
+        "sources",
+        "stopping",
+        "store",
+    },
     "planning": {"binning", "counts", "errors", "footprint", "hooks", "kernels", "lags", "memory", "models", "places", "probe"},
     "calibration": {"binning", "corpus", "edges", "errors", "hooks", "memory", "places", "probe", "sources", "stream"},
     "accumulation": {
