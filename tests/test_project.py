@@ -359,6 +359,15 @@ def test_every_python_block_about_estimation_runs_and_its_rows_are_those_that_we
     assert not [row for row in quoted if row not in measured]
 
 
+@pytest.mark.parametrize(("page", "least"), [("docs/corpora.md", 12), ("docs/scaling.md", 2)])
+def test_rows_of_measurements_are_those_that_were_measured(page: str, least: int) -> None:
+    measured = "".join(path.read_text() for path in (ROOT / "docs" / "measured").glob("*.md"))
+    text = re.sub(r"<!-- (\w+): begin -->.*?<!-- \1: end -->", "", (ROOT / page).read_text(), flags=re.DOTALL)
+    rows = [row for row in re.findall(r"^\| .* \|$", text, re.MULTILINE) if re.search(r"\d", row)]
+    assert len(rows) >= least
+    assert not [row for row in rows if row not in measured]
+
+
 def test_the_table_of_corrections_has_every_correction_at_every_setting() -> None:
     text = (ROOT / "docs" / "measured" / "corrections.md").read_text()
     assert len(re.findall(r"^## [\d,]+ samples, \d+ equal-\w+ bins", text, re.M)) == 12
