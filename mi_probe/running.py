@@ -119,6 +119,7 @@ class Run:
         self._progress = progress and ranks.first
         self._characters = 0
         self._found = 0
+        self._measured = max((int(row["text_tokens"]).bit_length() for row in attached.convergence), default=0)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -190,7 +191,7 @@ class Run:
 
     def _round(self, here: list[_Read], ahead: _Read | None) -> None:
         found, starts = self._cut(here)
-        others, stop, save = 0, False, False
+        others, stop, save, whole = 0, False, False, False
         rows = [k for k in range(len(here)) if self._row_between(starts[k], starts[k + 1])]
         turns = sorted({*rows, len(here) - 1})  # up to this block each, then a row is measured
         for first, last in zip([0, *(turn + 1 for turn in turns)], turns, strict=False):
@@ -205,13 +206,11 @@ class Run:
             if not self._shared:
                 self._share_edges()  # before counts move, which they do between equal edges only
             stop, save = any(one.stop for one in said), said[0].save
-            if stop and any(len(self._done.get(here[k].block.number, ())) < len(found[k]) for k in range(first, last + 1)):
-                break
+            whole = all(len(self._done.get(read.block.number, ())) == len(some) for read, some in zip(here, found, strict=True))
+            if stop and not whole:
+                break  # what is measured here will be when the run goes on
             if last in rows:
                 self._measure(starts[last + 1])
-            if stop:
-                break
-        whole = all(len(self._done.get(read.block.number, ())) == len(some) for read, some in zip(here, found, strict=True))
         if self.ranks.first:
             self._advance(here, 0 if self._divided else others)
         self._enter(here, found, starts, ahead if whole else here[0], whole=whole, stop=stop, save=save)
@@ -248,7 +247,7 @@ class Run:
         """Whether a power of two lies there, of those for which convergence is measured."""
         if before == 0:
             return False  # the first block measures within itself
-        return after.bit_length() > max(before.bit_length(), _FIRST_ROW)
+        return after.bit_length() > max(before.bit_length(), _FIRST_ROW, self._measured)
 
     def _enter(
         self,
@@ -355,6 +354,7 @@ class Run:
 
     def _measure(self, tokens: int) -> None:
         """A row, by all processes together."""
+        self._measured = max(self._measured, tokens.bit_length())
         if self._divided:
             row = divided.measured(self.ranks, self.attached, tokens)
         else:

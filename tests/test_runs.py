@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import mi_probe
-from mi_probe import Probe, ProbeState, corpus
+from mi_probe import Probe, ProbeState, corpus, running
 from mi_probe.errors import CheckpointError, InputError, OverlapError, Stopped, StoreError
 
 pytestmark = pytest.mark.filterwarnings("ignore:the edges do not represent")
@@ -75,6 +75,21 @@ def test_a_run_that_is_stopped_and_gone_on_with_ends_as_one_that_was_not(
     assert again.run["totals"] == {"documents": 30}
     assert same(ProbeState.load(path), whole)
     assert same(mi_probe.accumulate(tiny, TEXTS, WHAT, checkpoint=path, resume=True), whole)  # it is over
+
+
+@pytest.mark.parametrize("passes", range(6, 50, 4))
+def test_rows_of_convergence_are_measured_once_wherever_a_run_is_stopped(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: int
+) -> None:
+    monkeypatch.setattr(running, "_FIRST_ROW", 5)
+    path = tmp_path / "state.safetensors"
+    edges = mi_probe.accumulate(tiny, TEXTS[:5], WHAT).binnings
+    whole = mi_probe.accumulate(tiny, TEXTS, WHAT, edges=edges)
+    assert len(whole.convergence) > 5
+    with StopAfter(monkeypatch, tiny, passes), pytest.raises(Stopped):
+        mi_probe.accumulate(tiny, TEXTS, WHAT, edges=edges, checkpoint=path)
+    again = mi_probe.accumulate(tiny, TEXTS, WHAT, edges=edges, checkpoint=path, resume=True)
+    assert again.convergence == whole.convergence
 
 
 def test_a_stream_is_read_up_to_where_it_goes_on_and_must_be_the_same(
