@@ -417,7 +417,6 @@ class Run:
         nbytes, of = self.corpus.nbytes, self.wanted.shard[1]
         if self.wanted.max_tokens is None and nbytes is not None and not self._start and self._bar.n:
             self._bar.total = max(self._bar.n, round(self._bar.n * nbytes / of / self._characters))
-            self._bar.refresh()
 
 
 @contextmanager
