@@ -21,7 +21,7 @@ MISSING = 255
 TRIMMED = 254
 """The code of a value that was left out as an outlier: it lands in no bin either, and is counted apart."""
 
-_OPTIONAL = ("limits", "frame", "dimensions", "sample")  # arrays of a binning that a file may lack
+_OPTIONAL = ("limits", "frame", "dimensions", "sample", "others", "others_from")  # arrays of a binning that a file may lack
 
 MAX_BINS = 64
 """Tables hold bins * bins cells a pair; beyond this, codes of one byte would still do but no sample would."""
@@ -82,6 +82,10 @@ class Binning:
     sample : array, shape (variables, bins), int64, optional
         How many values of the sample that the edges were fitted on are in each bin: the shares that were intended. A label: edges
         with other samples, or none, are the same edges.
+    others : array, shape (tokens, variables), uint16, optional
+        Some tokens of that sample, for pairs of tokens of different texts: the rank of each standardised value within its token.
+    others_from : array, shape (tokens,), int64, optional
+        Their documents; must be given with `others`.
 
     Examples
     --------
@@ -99,6 +103,8 @@ class Binning:
     dimensions: NDArray[np.intp] | None = None
     width: int = 0
     sample: NDArray[np.int64] | None = None
+    others: NDArray[np.uint16] | None = None
+    others_from: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         edges = np.array(self.edges, dtype=np.float64, order="C")  # a copy: nobody else may change frozen edges
@@ -125,6 +131,26 @@ class Binning:
         if self.sample is not None:
             object.__setattr__(self, "sample", self._checked_sample(np.asarray(self.sample)))
         self._check_columns()
+        self._check_others()
+
+    def _check_others(self) -> None:
+        if self.others is None and self.others_from is None:
+            return
+        others, documents = np.array(self.others), np.array(self.others_from)
+        if (
+            others.dtype != np.uint16
+            or others.ndim != 2
+            or not np.array_equal(np.sort(others, axis=1), np.broadcast_to(np.arange(self.variables), others.shape))
+            or documents.shape != (len(others),)
+            or documents.dtype != np.int64
+        ):
+            raise InputError(
+                f"others must be ranks from 0 of {self.variables} values of each token, uint16, with the document of each, "
+                f"int64; got {others.dtype} of shape {others.shape} and {documents.dtype} of shape {documents.shape}."
+            )
+        for name, array in (("others", others), ("others_from", documents)):
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
 
     def _checked_sample(self, given: NDArray[Any]) -> NDArray[np.int64]:
         if given.shape != (self.variables, self.bins) or given.dtype.kind not in "iu" or given.min(initial=0) < 0:
@@ -366,6 +392,13 @@ class Binning:
             raise MergeError(
                 f"binnings differ: the limits of variable {self.names[v]} are {self.limits[v]} against {other.limits[v]}."
             )
+        for name in ("others", "others_from"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if (mine is None) != (theirs is None) or (mine is not None and not np.array_equal(mine, theirs)):
+                raise MergeError(
+                    "binnings differ: the tokens of other texts that pairs of tokens are compared with are not the same. Use one "
+                    "binning for both."
+                )
 
 
 def _limits(values: NDArray[np.floating], trim_z: float) -> NDArray[np.float64]:

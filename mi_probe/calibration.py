@@ -388,4 +388,5 @@ class _Sample:
     def fitted(self, probe: Probe) -> dict[str, Binning]:
         """Edges at every hook point; the rows are given up on the way."""
         order = np.argsort(self._keys)  # the order, too, is one of the seed alone
-        return {key: fit_edges(probe, self._rows.pop(key)[order], self._widths[key]) for key in list(self._rows)}
+        documents = self._from[order, 0]
+        return {key: fit_edges(probe, self._rows.pop(key)[order], self._widths[key], documents) for key in list(self._rows)}

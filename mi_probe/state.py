@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +26,7 @@ from mi_probe.estimation import estimate_point
 from mi_probe.estimators import Correction
 from mi_probe.footprint import Run, refuse_unless_it_fits
 from mi_probe.independence import PValues
+from mi_probe.keyed import keyed_table
 from mi_probe.ledger import Ledger, PointStatus, Status
 from mi_probe.places import Places
 from mi_probe.pointcounts import PointCounts
@@ -34,6 +35,10 @@ from mi_probe.result import MIResult
 from mi_probe.shares import Share
 from mi_probe.stream import PointStream
 from mi_probe.tokens import PADDING, Choice, choose, real_tokens
+from mi_probe.units import Units
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["FOUND_IN_WEIGHTS", "SAME_MODEL", "SCHEMA", "VERSION", "ProbeState"]
 
@@ -175,6 +180,7 @@ class ProbeState:
         mask: ArrayLike | None = None,
         tokens: ArrayLike | None = None,
         documents: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
     ) -> None:
         """Count activations that did not come through a hook of ours.
 
@@ -191,6 +197,8 @@ class ProbeState:
             `sample_every` is kept; positions are counted from the first that is not padding. One dimension is one text.
         documents : array, shape (batch,), int, optional
             Which document each text of the batch is from; a number for a single text. By default each is a document of its own.
+        labels : array, shape (rows,) or (batch, position), int, optional
+            The number of each token's label, where pairs of tokens are counted by label; -1 for none.
 
         Raises
         ------
@@ -225,6 +233,8 @@ class ProbeState:
         numbers = None if documents is None else _fitting(np.atleast_1d(documents), (texts,), f"the documents of '{point}'")
         if numbers is not None and (numbers.dtype.kind not in "iu" or (numbers < 0).any()):
             raise InputError(f"the documents of '{point}' must be whole numbers from 0; got {numbers.dtype}.")
+        named = None if labels is None else checked_labels(labels, shape[:-1], self.probe, f"the labels of '{point}'")
+        require_labels(self.probe, named)
         chosen, position = np.arange(len(rows)), None
         left_out: dict[str, int] = {}
         if tokens is not None:
@@ -250,7 +260,7 @@ class ProbeState:
                 self._require_memory({point: shape[-1]}, rows.itemsize)
             if numbers is None:
                 numbers = self._new_documents(point, texts)
-            places = Places.of_batch(chosen, shape[-2], numbers, position)
+            places = Places.of_batch(chosen, shape[-2], numbers, position, labels=named)
             stream.commit(prepared, places, stream.completed_by(prepared, places))
             self.streams[point] = stream
             if any(left_out.values()):
@@ -314,8 +324,12 @@ class ProbeState:
         Raises
         ------
         InputError
-            No hook point has seen a token, or the test cannot be done with these counts.
+            No hook point has seen a token, the test cannot be done with these counts, or they are of pairs of tokens.
         """
+        if self.probe.variables == "tokens":
+            raise InputError(
+                "pairs of tokens were counted here, not of dimensions: estimate_token_pairs() tells what they share."
+            )
         self._require_undivided("estimate them with Ranks.estimate, called by all of these")
         self.require_some()
         points = {}
@@ -323,6 +337,56 @@ class ProbeState:
             if stream.n:
                 points[name] = estimate_point(stream.read(), correction=correction, p_values=p_values, notes=self.probe.choices)
         return MIResult(points, self.about())
+
+    @_at_one_moment
+    def estimate_token_pairs(self, *, units: Units = "nats") -> pandas.DataFrame:
+        """Mean mutual information of pairs of tokens at every hook point, by key, as of now.
+
+        Parameters
+        ----------
+        units : {"nats", "bits"}
+
+        Returns
+        -------
+        DataFrame
+            A row for each hook point and key that has pairs: ``point``; ``key``, with its ``first`` and ``last`` distance or
+            position; ``pairs``; ``mi``, the mean over pairs adjusted for chance; ``se``, from shards of documents; ``raw`` and
+            ``chance``; and ``together``, of the joint table of all pairs. The last key of each hook point, ``unrelated``, is of
+            tokens of different texts: what ``mi`` would be for tokens that have nothing to do with each other.
+
+        Warns
+        -----
+        MIProbeWarning
+            Hook points that have seen no token are left out.
+
+        Raises
+        ------
+        InputError
+            No hook point has seen a token, or pairs of dimensions were counted.
+
+        Examples
+        --------
+        >>> import mi_probe
+        >>> model = mi_probe.load_model("coffee-gpt2")
+        >>> probe = mi_probe.Probe(hooks="resid_post", layers=[5], variables="tokens", furthest=2)
+        >>> with mi_probe.attach(model, probe) as attached:
+        ...     _ = model([mi_probe.sample_text(), "Tea is another drink, made of leaves and hot water."])
+        >>> attached.estimate_token_pairs()[["point", "key", "pairs"]].to_string(index=False).splitlines()[1]
+        'resid_post.5         1    123'
+        """
+        import pandas
+
+        if self.probe.variables != "tokens":
+            raise InputError(
+                "pairs of dimensions were counted here, not of tokens: measure with Probe(variables='tokens'), or see estimate()."
+            )
+        self.require_some()
+        tables = {}
+        for name, stream in self._started().items():
+            counts = stream.read().tokens if stream.n else None
+            if counts is not None:
+                tables[name] = keyed_table(counts, units=units)
+        return pandas.concat(tables, names=["point", None]).reset_index("point").reset_index(drop=True)
 
     def require_some(self, *, stacklevel: int = 4) -> None:
         """Raise `InputError` unless a hook point has seen a token, and warn of those that have not."""
@@ -623,6 +687,32 @@ class ProbeState:
         except (MIProbeError, KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise StoreError(f"{path} is not a usable state: {error}") from error
         return state
+
+
+def checked_labels(given: ArrayLike, shape: tuple[int, ...], probe: Probe, what: str) -> NDArray[np.int64]:
+    """Labels of all tokens of a batch.
+
+    Raises
+    ------
+    InputError
+        Of another shape, no whole numbers, or labels that the probe has no name for.
+    """
+    labels = _fitting(given, shape, what)
+    most = len(probe.labels) - 1
+    if labels.dtype.kind not in "iu" or labels.min(initial=0) < -1 or labels.max(initial=-1) > most:
+        known = ", ".join(f"{number} ({name})" for number, name in enumerate(probe.labels)) or "none: the probe has no labels"
+        got = f"{labels.dtype}, {labels.min()} to {labels.max()}" if labels.size else str(labels.dtype)
+        raise InputError(f"{what} must be whole numbers, -1 for none or one of {known}; got {got}.")
+    return labels.astype(np.int64)
+
+
+def require_labels(probe: Probe, labels: NDArray[np.int64] | None) -> None:
+    """Raise `InputError` where a probe counts by label and there are none."""
+    if labels is None and probe.variables == "tokens" and probe.by == "label":
+        raise InputError(
+            "the probe counts pairs of tokens by label, and there are no labels: set probe.labels before each forward pass, or "
+            "give labels= to update or accumulate."
+        )
 
 
 def _token_ids(values: Any) -> list[int] | None:

@@ -14,13 +14,17 @@ from mi_probe.places import Places
 from mi_probe.pointcounts import PointCounts
 from mi_probe.probe import CORPUS_BINS, Probe
 from mi_probe.subset import most_variable
+from mi_probe.tokencounts import ranks_of
 
 __all__ = ["PointStream", "Prepared", "fit_edges"]
 
 Rows = NDArray[np.floating]
 
 
-def fit_edges(probe: Probe, rows: Rows, width: int) -> Binning:
+_OTHERS = 128  # tokens that are kept to be compared with those of other texts
+
+
+def fit_edges(probe: Probe, rows: Rows, width: int, documents: NDArray[np.int64] | None = None) -> Binning:
     """Edges as a probe asks for them, with dimensions chosen and edges fitted on rows up to the calibration's end.
 
     Parameters
@@ -30,6 +34,8 @@ def fit_edges(probe: Probe, rows: Rows, width: int) -> Binning:
         As `PointStream.prepare` keeps them.
     width : int
         Columns of the activations that they are from.
+    documents : array, shape (rows,), int64, optional
+        Which document each row is from; each from its own by default. It matters for pairs of tokens.
 
     Returns
     -------
@@ -44,14 +50,28 @@ def fit_edges(probe: Probe, rows: Rows, width: int) -> Binning:
            [10, 10, 10, 10]])
     """
     sample, bins = rows[: probe.calibration_tokens], probe.bins
-    if bins == "auto":
+    if bins == "auto" and probe.variables == "tokens":
+        bins = auto_bins(probe.subset.size(width)[0])  # of the values of a token, whose bins matter here
+    elif bins == "auto":
         bins = CORPUS_BINS if len(sample) >= probe.calibration_tokens else auto_bins(len(sample))
     columns = probe.subset.columns(width)
     if probe.subset.by_variance and isinstance(probe.dimensions, int):
         columns = most_variable(sample, probe.dimensions)
         sample = sample.take(columns, axis=1)
     binning = Binning.fit(sample, method=probe.method, bins=bins, trim_z=probe.trim_z)
-    return replace(binning, dimensions=columns, width=width, sample=binning.counted(binning.encode(sample)))
+    binning = replace(binning, dimensions=columns, width=width, sample=binning.counted(binning.encode(sample)))
+    if probe.variables == "tokens":
+        others = _others(binning, sample, np.arange(len(rows)) if documents is None else documents)
+        binning = replace(binning, others=others[0], others_from=others[1])
+    return binning
+
+
+def _others(binning: Binning, sample: Rows, documents: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+    """Some tokens of the sample, spread evenly over it, and their documents."""
+    whole = np.flatnonzero(np.isfinite(sample).all(axis=1))
+    chosen = whole[np.unique(np.linspace(0, len(whole) - 1, _OTHERS).round().astype(np.intp))] if len(whole) else whole
+    assert binning.frame is not None  # it was fitted just now
+    return ranks_of(sample[chosen], *binning.frame.T), documents[chosen]
 
 
 class Prepared(NamedTuple):
@@ -65,6 +85,8 @@ class Prepared(NamedTuple):
     """Standardised values, where second moments are kept."""
     width: int
     """Columns of the activation."""
+    tokens: NDArray[np.uint8] | None = None
+    """Codes of the values of each token among themselves, where pairs of tokens are counted."""
 
     def __len__(self) -> int:
         return len(self.codes if self.codes is not None else self.rows if self.rows is not None else ())
@@ -80,7 +102,12 @@ class Prepared(NamedTuple):
         """Whether both hold the same values."""
         return all(
             a is b is None or (a is not None and b is not None and _same(a, b))
-            for a, b in zip((self.rows, self.codes, self.steps), (other.rows, other.codes, other.steps), strict=True)
+            for a, b in (
+                (self.rows, other.rows),
+                (self.codes, other.codes),
+                (self.steps, other.steps),
+                (self.tokens, other.tokens),
+            )
         )
 
 
@@ -186,13 +213,13 @@ class PointStream:
                 assert prepared.rows is not None
                 prepared = _coded(self._frozen, prepared.rows)
             assert prepared.codes is not None
-            self._frozen.update(prepared.codes, places, prepared.steps)
+            self._frozen.update(prepared.codes, places, prepared.steps, prepared.tokens)
 
     def commit_beside(self, prepared: Prepared, places: Places) -> NDArray[np.uint8]:
         """Count what `prepare` returned into all but the tables, of which a share is here; returns the codes, for all."""
         assert self._frozen is not None  # the pairs are divided once there are edges
         assert prepared.codes is not None
-        self._frozen.count_beside(prepared.codes, places, prepared.steps)
+        self._frozen.count_beside(prepared.codes, places, prepared.steps, prepared.tokens)
         codes: NDArray[np.uint8] = _on_host(prepared.codes)
         return codes
 
@@ -224,12 +251,12 @@ class PointStream:
 
     def _fitted(self, rows: Rows, places: Places, width: int) -> PointCounts:
         """Counts of rows, with edges fitted on those up to the calibration's end."""
-        binning = fit_edges(self.probe, rows, width)
+        binning = fit_edges(self.probe, rows, width, places.document)
         pairs = self.probe.subset.positions(binning.dimensions, binning.variables)
         counts = PointCounts(binning, self.probe.extras, pairs)
         prepared = _coded(counts, rows)
         assert prepared.codes is not None
-        counts.update(prepared.codes, places, prepared.steps)
+        counts.update(prepared.codes, places, prepared.steps, prepared.tokens)
         return counts
 
     def copy(self) -> PointStream:
@@ -266,6 +293,8 @@ def _coded(counts: PointCounts, rows: Any) -> Prepared:
         return Prepared(None, counts.on_device.encode(rows), None, width)
     rows = counts.binning.select(rows)
     codes = counts.binning.encode(rows)
+    if counts.tokens is not None:
+        return Prepared(None, codes, None, width, counts.tokens.codes(rows))
     if counts.moments is None:
         return Prepared(None, codes, None, width)
     counted = codes < counts.binning.bins  # what was trimmed is in no moment either

@@ -17,7 +17,7 @@ __all__ = ["ChosenBy", "Dimensions", "Pairs", "Subset", "as_dimensions", "as_pai
 
 ChosenBy = Literal["variance", "random"]
 Dimensions = int | tuple[int, ...] | None
-Pairs = Literal["all"] | int | tuple[tuple[int, int], ...]
+Pairs = Literal["all", "none"] | int | tuple[tuple[int, int], ...]
 Index = NDArray[np.intp]
 
 _OF_DIMENSIONS, _OF_PAIRS = 0, 1  # streams of random numbers, so that one choice does not tell of the other
@@ -42,7 +42,7 @@ def as_dimensions(given: Any) -> Any:
 
 
 def as_pairs(given: Any) -> Any:
-    """Pairs as a probe keeps them, "all", a number, or a sorted tuple of (i, j), i below j; as given if they are none of these.
+    """Pairs as a probe keeps them: "all", "none", a number, or a sorted tuple of (i, j), i below j; as given if none of these.
 
     A pair that occurs twice, or whose ends are equal, stays: `Subset.problems` tells of it.
 
@@ -79,8 +79,8 @@ class Subset:
         How a number of them is chosen.
     seed : int
         For random dimensions and random pairs.
-    pairs : "all", int, or tuple of (i, j)
-        Every pair, a number of random ones, or which they are.
+    pairs : "all", "none", int, or tuple of (i, j)
+        Every pair, no pair (as where pairs of tokens are counted), a number of random ones, or which they are.
 
     Examples
     --------
@@ -113,7 +113,7 @@ class Subset:
             found.append(f"seed must be a whole number from 0 to 2^63 - 1; got {self.seed!r}")
         if isinstance(pairs, tuple):
             found += self._problems_of_list(pairs)
-        elif pairs != "all" and (not isinstance(pairs, int) or isinstance(pairs, bool) or pairs < 1):
+        elif pairs not in ("all", "none") and (not isinstance(pairs, int) or isinstance(pairs, bool) or pairs < 1):
             found.append(f"pairs must be 'all', a number of random pairs, or a list of [i, j]; got {_some(pairs)}")
         return found
 
@@ -155,7 +155,7 @@ class Subset:
         kept = width if wanted is None else min(width, wanted if isinstance(wanted, int) else len(wanted))
         pairs = kept * (kept - 1) // 2
         if isinstance(self.pairs, str):
-            return kept, pairs
+            return kept, pairs if self.pairs == "all" else 0
         return kept, min(pairs, self.pairs if isinstance(self.pairs, int) else len(self.pairs))
 
     def columns(self, width: int) -> Index | None:
@@ -207,7 +207,7 @@ class Subset:
                 raise InputError(f"the probe asks for the pair {row}, and dimension {end} is not counted here.")
             return found
         if isinstance(self.pairs, str):
-            return None
+            return None if self.pairs == "all" else np.zeros((0, 2), dtype=np.intp)
         self._require_pairs(self.pairs, variables)
         # Without repetition, from the ranks of all pairs in the order of numpy.triu_indices.
         starts = np.concatenate([[0], np.cumsum(variables - 1 - np.arange(variables - 1))])

@@ -28,6 +28,7 @@ from mi_probe.ledger import (
     DETACHED,
     HOOKS_GONE,
     MISFIT,
+    NO_LABELS,
     NO_MEMORY,
     NO_TOKENS,
     PAUSED,
@@ -43,7 +44,7 @@ from mi_probe.outbox import Outbox
 from mi_probe.pointcounts import PointCounts
 from mi_probe.probe import Probe
 from mi_probe.shares import Share
-from mi_probe.state import FOUND_IN_WEIGHTS, SAME_MODEL, ProbeState
+from mi_probe.state import FOUND_IN_WEIGHTS, SAME_MODEL, ProbeState, checked_labels, require_labels
 from mi_probe.stream import PointStream
 from mi_probe.tokens import Choice, choose
 
@@ -120,6 +121,7 @@ class AttachedProbe(ProbeState):
         tokenizer = getattr(model, "tokenizer", None)
         self.special_tokens = frozenset(getattr(tokenizer, "all_special_ids", None) or ())
         self._given: NDArray[np.int64] | None = None
+        self._labels: Any = None
         self._resolved = {p.key: p for p in resolved}
         self._model = weakref.ref(model)  # counts that are kept must not keep the weights
         self._watch: Watch | None = None
@@ -210,6 +212,20 @@ class AttachedProbe(ProbeState):
                 f"documents must be whole numbers from 0, one for each row of the next forward pass; got {numbers!r}."
             )
         self._given = None if given is None else given.astype(np.int64)
+
+    @property
+    def labels(self) -> Any:
+        """The number of each token's label, shape (batch, position), for the next forward pass; set it before each.
+
+        For probes that count pairs of tokens by label. -1, or any token that does not count, has none.
+        """
+        return self._labels
+
+    @labels.setter
+    def labels(self, numbers: Any) -> None:
+        if self.probe.variables != "tokens" or self.probe.by != "label":
+            raise InputError("this probe does not count by label: Probe(variables='tokens', by='label', labels=[...]) does.")
+        self._labels = numbers
 
     def reattach(self) -> None:
         """Put the hooks on again, after others took them off or replaced hook points; counting goes on.
@@ -401,7 +417,7 @@ class AttachedProbe(ProbeState):
     @property
     def _stays(self) -> CountOn:
         """Where values are to be counted: some things are counted on the CPU only."""
-        on_cpu = self.probe.moments or self.probe.subset.pairs != "all"
+        on_cpu = self.probe.moments or self.probe.subset.pairs != "all"  # among them those that count pairs of tokens
         return "cpu" if on_cpu else self.count_on
 
     def take(self, key: str, activation: torch.Tensor) -> None:
@@ -453,21 +469,27 @@ class AttachedProbe(ProbeState):
                 tokens = 0 if run.tokens is None else run.tokens.numel()
                 self.ledger.enter_uncounted(refused or NO_TOKENS, tokens)
             else:
+                size = batch.choice.shape[0] * batch.choice.shape[1]
                 try:
-                    self._count(run, batch, batch.choice)
+                    labels = self._labels_of(batch.choice)
+                except InputError:
+                    self.ledger.enter_uncounted(NO_LABELS, size)
+                    raise
+                try:
+                    self._count(run, batch, batch.choice, labels)
                 except MemoryRefusedError:
-                    self.ledger.enter_uncounted(NO_MEMORY, batch.choice.shape[0] * batch.choice.shape[1])
+                    self.ledger.enter_uncounted(NO_MEMORY, size)
                     raise
         if error is not None and refused == RAISED:  # it is on its way to the user, and goes there as it is
             error.add_note("mi_probe: none of the tokens of this forward pass was counted.")
         elif message and (error is None or refused == STOPPED):
             self._warn(str(refused), message)
 
-    def _count(self, run: Pass, batch: Batch, choice: Choice) -> None:
+    def _count(self, run: Pass, batch: Batch, choice: Choice, labels: NDArray[np.int64] | None) -> None:
         rows = choice.shape[0]
         batch.taken = {key: batch.chosen(prepared) for key, prepared in batch.taken.items()}
         self._require_memory_for(batch)
-        places = choice.places(self._documents_of(run, rows), self._texts_of(run, rows))
+        places = choice.places(self._documents_of(run, rows), self._texts_of(run, rows), labels)
         completed = {key: self.streams[key].completed_by(prepared, places) for key, prepared in batch.taken.items()}
         try:
             if self.share is None:
@@ -519,6 +541,15 @@ class AttachedProbe(ProbeState):
         if known is None or len(known) != rows:
             known = run.generation.documents[self] = self._new_documents("", rows)
         return known
+
+    def _labels_of(self, choice: Choice) -> NDArray[np.int64] | None:
+        """Labels of all tokens of a pass, which are used up."""
+        given, self._labels = self._labels, None
+        rows, positions = choice.shape
+        shape = (positions,) if rows == 1 and np.ndim(given) == 1 else choice.shape
+        labels = None if given is None else checked_labels(given, shape, self.probe, "the labels of this forward pass")
+        require_labels(self.probe, labels)
+        return labels
 
     def _texts_of(self, run: Pass, rows: int) -> NDArray[np.int64] | None:
         """Numbers of the rows of a generation that can be followed from step to step: a beam search moves rows about."""

@@ -15,6 +15,7 @@ from mi_probe.binning import Binning
 from mi_probe.errors import HookPointError, InputError, nearest
 from mi_probe.probe import NAMED_SETS, Probe
 from mi_probe.subset import Dimensions
+from mi_probe.tokencounts import require_dimensions
 
 __all__ = [
     "HookedModel",
@@ -216,6 +217,8 @@ def require_enough(probe: Probe, widths: Mapping[str, int | str]) -> None:
         if isinstance(width, int):
             try:
                 probe.subset.columns(width)
+                if probe.extras.tokens is not None:
+                    require_dimensions(probe.subset.size(width)[0], probe.extras.tokens)
             except InputError as error:
                 raise HookPointError(f"at hook point '{key}', {error}") from None
 
