@@ -288,7 +288,7 @@ def _heading(name: str, docstring: str) -> str:
 
 
 def _options(recipe: Path, function: ast.FunctionDef, source: str) -> list[Cell]:
-    """Each option of `run` as an assignment of its default, below what its docstring says; a group of them in a cell of its own."""
+    """Each option of `run` as an assignment below what its docstring says; a group of options in its own cell."""
     run = _loaded(recipe)
     defaults = {p.name: p.default for p in inspect.signature(run).parameters.values()}
     written = {a.arg: d for a, d in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True) if d is not None}
