@@ -39,10 +39,13 @@ if find_spec("mi_probe") is None:
     %pip install -q {wheel}"""
 
 IMPORTS = """\
-# For this notebook: the time, by which it knows its own figures, and what shows them.
+# For the notebook itself: the time, by which it knows its figures, and what shows them. A bar of tqdm need not be a widget.
 import time
+import warnings
 
-from IPython.display import Image, display"""
+from IPython.display import Image, display
+
+warnings.filterwarnings("ignore", message="IProgress not found")"""
 
 BEGAN = """\
 # Figures that are made from here on are shown at the end.
@@ -54,7 +57,7 @@ for file in sorted(out.glob("*.png")):
         print(file)
         display(Image(filename=str(file)))"""
 
-OURS = {"Image", "began", "display", "time"}
+OURS = {"Image", "began", "display", "time", "warnings"}
 STOP = 'raise SystemExit("There is nothing more to do.")'
 
 
@@ -215,8 +218,9 @@ def _steps(function: ast.FunctionDef, source: str) -> list[Cell]:
     for row in range(start + 1, stop + 1):
         text = lines[row - 1]
         if comments.get(row) == indent and row not in inside:
-            goes_on = bool(words) and not code
-            if goes_on or row == start + 1 or not lines[row - 2].strip():
+            after_nothing = row == start + 1 or not lines[row - 2].strip()
+            goes_on = bool(words) and not code and not after_nothing
+            if after_nothing or goes_on:
                 if not goes_on:
                     made += _step(words, code)
                     words, code = [], []
