@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import codeop
 import importlib.util
 import inspect
 import os
@@ -294,9 +295,10 @@ def test_cells_begin_at_comments_after_an_empty_line_and_do_what_the_function_do
     printed = capsys.readouterr().out
     assert printed.count("|") == 6
     names: dict[str, Any] = {}
+    compiled = codeop.Compile()  # as IPython does: an import from __future__ holds for all cells after it
     code = [cell.text for cell in cells if cell.kind == "code"]
     for text in code[1:-1]:  # all but the installation and the figures
-        exec(compile(text, "cell", "exec", dont_inherit=True), names)
+        exec(compiled(text, "cell", "exec"), names)
     assert capsys.readouterr().out == printed
     assert code[-2].endswith('(\n    said\n    + ["end"]\n)')
     assert names["said"] + ["end"] == expected
