@@ -172,6 +172,8 @@ def run(
     said.append(text)
 
     # Branches.
+    from pathlib import Path  # the same in both places
+
     if layers is None:
         # Not a cell: inside.
 
@@ -307,9 +309,10 @@ def test_cells_begin_at_comments_after_an_empty_line_and_do_what_the_function_do
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("            return said\n", "            return said + [word]\n", "all_of_it.py, line 78: a return before the last"),
-        ("for word in said", "for WORDS in said", "all_of_it.py: WORDS in run"),
-        ("said", "display", "all_of_it.py: display in run"),
+        ("            return said\n", "            return said + [word]\n", "all_of_it.py, line 80: a return before the last"),
+        ("for word in said", "for WORDS in said", "all_of_it.py: WORDS stands for"),
+        ("said", "display", "all_of_it.py: display stands for"),
+        ("joined", "began", "all_of_it.py: began stands for"),
         ("    *,\n    model: str", "    model: str", "layers, mode, model, out, texts of run.* must be keyword-only"),
         ("= mi_probe.options.Texts(seed=3)", "= TEXTS", "write the default of texts as a call, Texts"),
         ("# Nor this.", "# %% Nor this.", "a mark of the percent format"),

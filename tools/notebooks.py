@@ -179,11 +179,15 @@ def _without_returns(source: str, name: str) -> str:
 def _require_names_of_its_own(source: str, name: str) -> None:
     """In cells, the names of `run` and those of the file are the same names: none may stand for two things."""
     table = symtable.symtable(source, name, "exec")
-    inside = next(t for t in table.get_children() if isinstance(t, symtable.Function) and t.get_name() == "run").get_locals()
-    beside = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()} | OURS
-    if both := sorted(set(inside) & beside):
+    inside = next(t for t in table.get_children() if isinstance(t, symtable.Function) and t.get_name() == "run")
+    own = {symbol.get_name(): symbol.is_imported() for symbol in inside.get_symbols() if symbol.is_local()}
+    beside = {symbol.get_name(): symbol.is_imported() for symbol in table.get_symbols() if symbol.is_assigned()}
+    twice = {n for n in own if n in beside and not (own[n] and beside[n])}  # imported in both: the same thing
+    twice |= OURS & {*own, *(n for n in beside if not beside[n])}
+    if twice:
         raise CannotUnfoldError(
-            f"{name}: {', '.join(both)} in run(...) is a name that the file or the notebook has, too; call it something else."
+            f"{name}: {', '.join(sorted(twice))} stands for one thing in run(...) and for another beside it, in the file or in a cell "
+            "of the notebook's own; call one of them something else."
         )
 
 
@@ -317,7 +321,7 @@ def _options(recipe: Path, function: ast.FunctionDef, source: str) -> list[Cell]
             text.append(f"    {field.name}={_value(getattr(default, field.name))},")
         made.append(Cell("code", "\n".join([*text, ")"])))
     words = "## What can be changed\n\nChange a line, then run this cell and all below it again."
-    return [Cell("markdown", words), Cell("code", "\n".join([*plain, "", BEGAN]), parameters=True), *made]
+    return [Cell("markdown", words), Cell("code", "\n".join(plain), parameters=True), *made, Cell("code", BEGAN)]
 
 
 def _loaded(recipe: Path) -> Callable[..., Any]:
