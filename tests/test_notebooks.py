@@ -71,8 +71,7 @@ def test_every_notebook_is_what_its_recipe_makes_now(tool: ModuleType) -> None:
     assert rooms.names("notebooks") == rooms.names("recipes"), "run `make notebooks`"
     for name in rooms.names("recipes"):
         kept = rooms.read_text(rooms.find("notebooks", name))
-        # Not compared by pytest, whose difference of two notebooks would hide what to do.
-        assert (kept == tool.notebook(rooms.find("recipes", name))) is True, f"{name}.ipynb is stale: run `make notebooks`"
+        assert kept == tool.notebook(rooms.find("recipes", name)), f"{name}.ipynb is stale: run `make notebooks`"
 
 
 def test_make_notebooks_writes_those_of_all_recipes_and_removes_what_is_left(

@@ -186,7 +186,7 @@ def _require_names_of_its_own(source: str, name: str) -> None:
     twice |= OURS & {*own, *(n for n in beside if not beside[n])}
     if twice:
         raise CannotUnfoldError(
-            f"{name}: {', '.join(sorted(twice))} stands for one thing in run(...) and for another beside it, in the file or in a cell "
+            f"{name}: {', '.join(sorted(twice))} stands for one thing in run(...) and for another in the file, or in a cell "
             "of the notebook's own; call one of them something else."
         )
 
