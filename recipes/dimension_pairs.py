@@ -92,7 +92,7 @@ def run(
         else:
             counted = mi_probe.ProbeState.load(counts)
         result = ranks.estimate(counted, correction=correction, p_values=p_values)
-    if result is None:
+    if result is None:  # another process has it
         return None
     result.save(out / "result.safetensors")
     result.summary().to_csv(out / "summary.csv")

@@ -220,7 +220,8 @@ def test_every_public_name_is_there_and_has_an_example() -> None:
 def test_pyproject_names_every_package_and_pins_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     folders = {p.parent.relative_to(ROOT).as_posix().replace("/", ".") for p in (ROOT / "mi_probe").rglob("*.py")}
-    assert set(project["tool"]["setuptools"]["packages"]) == folders | {"mi_probe._probes", "mi_probe._recipes"}
+    rooms = {f"mi_probe._{name}" for name in ("probes", "recipes", "notebooks")}
+    assert set(project["tool"]["setuptools"]["packages"]) == folders | rooms
     pins = {re.split(r"[=<>]", line)[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
     extras = project["project"]["optional-dependencies"]
     wanted = project["project"]["dependencies"] + extras["dev"] + extras["bench"]
@@ -234,7 +235,7 @@ def test_nothing_names_a_machine() -> None:
     words = ["/" + "work/", "/" + "root/", "/" + "tmp/"]
     for name in files:
         path = ROOT / name
-        if path.suffix in {".py", ".md", ".toml", ".txt", ".json", ""} and path.is_file():
+        if path.suffix in {".py", ".md", ".toml", ".txt", ".json", ".ipynb", ""} and path.is_file():
             text = path.read_text(encoding="utf-8")
             assert not [w for w in words if w in text], name
 
@@ -260,6 +261,7 @@ def test_the_wheel_holds_the_rooms_the_model_and_no_other_top_level_package(whee
         "mi_probe/py.typed",
         "mi_probe/_probes/dimension_pairs.toml",
         "mi_probe/_recipes/dimension_pairs.py",
+        "mi_probe/_notebooks/dimension_pairs.ipynb",
         "mi_probe/data/turkish_coffee.txt",
         "mi_probe/data/coffee-gpt2/model.safetensors",
         "mi_probe/data/coffee-gpt2/tokenizer.json",
