@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from mi_probe.pointresult import PairwiseMI
     from mi_probe.probe import Probe, load_probe
     from mi_probe.ranks import Ranks
+    from mi_probe.reading import Reading, read_text
     from mi_probe.report import describe
     from mi_probe.result import MIResult
     from mi_probe.settling import convergence
     from mi_probe.sources import Corpus, open_corpus
     from mi_probe.state import ProbeState
+    from mi_probe.tokenpairs import token_pairs
 
 # Names are fetched when first used: importing mi_probe costs milliseconds, and torch is not among them.
 _HOME = {
@@ -53,6 +55,7 @@ _HOME = {
     "Probe": "probe",
     "ProbeState": "state",
     "Ranks": "ranks",
+    "Reading": "reading",
     "accumulate": "accumulation",
     "attach": "hooks",
     "calibrate": "calibration",
@@ -65,8 +68,10 @@ _HOME = {
     "open_corpus": "sources",
     "pairwise": "estimation",
     "plan": "planning",
+    "read_text": "reading",
     "sample_activations": "accumulation",
     "sample_text": "corpus",
+    "token_pairs": "tokenpairs",
 }
 _MODULES = ("corpus", "errors", "estimators", "hooks", "independence", "options", "plots", "units")
 
@@ -83,6 +88,7 @@ __all__ = [
     "Probe",
     "ProbeState",
     "Ranks",
+    "Reading",
     "accumulate",
     "attach",
     "calibrate",
@@ -102,8 +108,10 @@ __all__ = [
     "pairwise",
     "plan",
     "plots",
+    "read_text",
     "sample_activations",
     "sample_text",
+    "token_pairs",
     "units",
 ]
 

@@ -30,8 +30,8 @@ def key_values(counts: TokenCounts) -> dict[str, Values]:
         raw = [ sum_n c(n) f(n) - 2 sum_i f(a_i) + f(D) ] / D,
 
     and all pairs have the same chance level and the same entropy, so that the adjusted value of the mean is the mean of the
-    adjusted values. The standard error is the jackknife over shards of documents (as in `mi_probe.shards`, without its last factor:
-    a mean over pairs is not quadratic in the noise).
+    adjusted values. The standard error is the jackknife over shards of documents (as in `mi_probe.shards`, without its last
+    factor: a mean over pairs is not quadratic in the noise).
 
     Returns
     -------

@@ -264,7 +264,7 @@ def test_labels_that_do_not_fit_are_named_and_nothing_is_counted(tiny: Any) -> N
         probe.labels = np.zeros((1, 3), dtype=int)
         with pytest.raises(InputError, match=r"labels of this forward pass must have shape \(1, 6\); got \(1, 3\)"):
             tiny("abcde")
-        with pytest.raises(InputError, match="there are no labels: set probe.labels"):
+        with pytest.raises(InputError, match=r"there are no labels: set probe.labels"):
             tiny("abcde")
         probe.labels = [0, 1, 2, 0, 0, 0]
         with pytest.raises(InputError, match=r"-1 for none or one of 0 \(letter\), 1 \(blank\); got int64, 0 to 2"):
