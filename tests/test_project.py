@@ -257,6 +257,7 @@ def test_the_wheel_holds_the_rooms_the_model_and_no_other_top_level_package(whee
         "mi_probe/py.typed",
         "mi_probe/_probes/dimension_pairs.toml",
         "mi_probe/_recipes/dimension_pairs.py",
+        "mi_probe/data/passages.txt",
         "mi_probe/data/turkish_coffee.txt",
         "mi_probe/data/coffee-gpt2/model.safetensors",
         "mi_probe/data/coffee-gpt2/tokenizer.json",
