@@ -113,7 +113,7 @@ def token_depth(result: MIResult, null: MIResult | None = None, *, units: Units 
     result : MIResult
         Pairs of tokens of a text.
     null : MIResult, optional
-        The same for tokens of unrelated texts: in grey, at the hook points that both have.
+        The same for tokens of unrelated texts: in grey and dashed, at the hook points that both have.
     units : {"nats", "bits"}
 
     Examples
@@ -122,19 +122,35 @@ def token_depth(result: MIResult, null: MIResult | None = None, *, units: Units 
     >>> point = mi_probe.pairwise(np.random.default_rng(0).standard_normal((128, 9)))
     >>> result = mi_probe.MIResult({"hidden_states.0": point, "hidden_states.1": point})
     >>> [text.get_text() for text in token_depth(result, result).axes[0].get_legend().get_texts()][-1]
-    'unrelated texts: median'
+    'unrelated texts: middle 90 %'
     """
     names = list(result)
     figure, axes = new_figure(size=(7.8, 4.4))
-    if null is not None:
-        _bands(axes, names, null, units, GREY, "unrelated texts: ", "--")
-    _bands(axes, names, result, units, BLUE, "", "-")
+    quantiles = _quantiles(names, result, units)
+    of_null = _quantiles(names, null, units) if null is not None else None
+    families = [family(name) for name in names]
+    labels = ["middle 90 % of pairs", "middle half", "median", "unrelated texts: median", "unrelated texts: middle 90 %"]
+    for kind in dict.fromkeys(families):  # lines join the layers of one kind, not one kind with another
+        at = np.flatnonzero([other == kind for other in families])
+        low, lower, middle, upper, high = quantiles[at].T
+        if len(at) == 1:  # a band of one hook point would have no width
+            axes.vlines(at, low, high, color=BLUE, alpha=0.4, lw=1.5, label=labels[0])
+            axes.vlines(at, lower, upper, color=BLUE, alpha=0.6, lw=5, label=labels[1])
+        else:
+            axes.fill_between(at, low, high, color=BLUE, alpha=0.15, lw=0, label=labels[0])
+            axes.fill_between(at, lower, upper, color=BLUE, alpha=0.3, lw=0, label=labels[1])
+        axes.plot(at, middle, color=BLUE, lw=2, marker="o", ms=3, label=labels[2])
+        if of_null is not None:
+            marker = "_" if len(at) == 1 else ""
+            low, _, middle, _, high = of_null[at].T
+            axes.plot(at, middle, color=GREY, lw=1.8, ls="--", marker=marker, ms=14, label=labels[3])
+            axes.plot(at, low, color=GREY, lw=1, ls=":", marker=marker, ms=8, label=labels[4])
+            axes.plot(at, high, color=GREY, lw=1, ls=":", marker=marker, ms=8)
+        labels = [""] * 5  # an empty one stays out of the legend
     axes.axhline(0, color=GREY, lw=0.6)
     depth_axis(axes, names)
     axes.set_ylabel(f"mutual information of a pair of tokens ({units})")
-    handles, labels = axes.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda k: labels[k].startswith("unrelated"))  # the text's own first
-    axes.legend([handles[k] for k in order], [labels[k] for k in order], fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -145,8 +161,8 @@ def over_distance(table: pandas.DataFrame, *, units: Units = "nats", log: bool =
     Parameters
     ----------
     table : DataFrame
-        A row for each hook point and band of distances: ``point``; ``first`` and ``last``, the distances of the band, both of which
-        are in it, in tokens; ``key``; ``mi`` and ``se``, in nats. Where ``key`` is ``"unrelated"`` the tokens are of different
+        A row for each hook point and band of distances: ``point``; ``first`` and ``last``, the least and the largest distance in
+        the band, in tokens; ``key``; ``mi`` and ``se``, in nats. Where ``key`` is ``"unrelated"`` the tokens are of different
         texts, and have no distance: they stand in a panel of their own at the right edge.
     units : {"nats", "bits"}
     log : bool
@@ -235,7 +251,7 @@ def against_distance(table: pandas.DataFrame, trends: pandas.DataFrame | None = 
             x, y = of["distance"], scale * of["mi"]
             axes.scatter(x, y, s=13 if few else 4, alpha=0.75 if few else 0.4, color=colour, marker=marker, lw=0, label=kind)
             words = _trend(trends, kind, block)
-            height = 1.02 + 0.11 * (len(kinds) - 1 - k)
+            height = 1.02 + 0.095 * (len(kinds) - 1 - k)
             axes.text(1, height, words, transform=axes.transAxes, ha="right", va="bottom", color=colour, fontsize=7.5)
         axes.axhline(0, color=GREY, lw=0.6, ls="--")
         axes.set_title(f"block {block}", loc="left", fontsize=10)
@@ -280,13 +296,12 @@ def laminar(table: pandas.DataFrame, *, units: Units = "nats", differs: str = "a
         colour, marker = _KINDS[k % len(_KINDS)]
         rows = table[table["kind"] == kind].sort_values("block")
         mean = scale * rows["mean"]
-        axes.errorbar(
-            rows["block"], mean, 2 * scale * rows["se"], color=colour, marker=marker, mfc="white" if told else colour, ms=5, lw=1.4,
-            elinewidth=0.8, label=kind,
-        )  # fmt: skip
+        style = {"color": colour, "marker": marker, "ms": 5}
+        inside = "white" if told else colour
+        axes.errorbar(rows["block"], mean, 2 * scale * rows["se"], mfc=inside, lw=1.4, elinewidth=0.8, label=kind, **style)
         if told:
             filled = rows["differs"].to_numpy(dtype=bool)
-            axes.plot(rows["block"][filled], mean[filled], ls="none", color=colour, marker=marker, ms=5, zorder=4)
+            axes.plot(rows["block"][filled], mean[filled], ls="none", zorder=4, **style)
     axes.axhline(0, color=GREY, lw=0.8, ls="--")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=14, integer=True))
     axes.set_xlabel("block")
@@ -311,12 +326,14 @@ def _draw(figure: Figure, panels: list[Axes], matrices: list[NDArray[np.float64]
     for axes, mi in zip(panels, matrices, strict=True):
         image = axes.imshow(mi, cmap="magma", vmin=0, vmax=top, interpolation="nearest")
     what = f"mutual information of a pair ({units})"
-    figure.colorbar(image, ax=panels, label=what, extend="max" if values.max(initial=0) > top else "neither", shrink=0.9)
+    figure.colorbar(
+        image, ax=panels, label=what, extend="max" if values.max(initial=0) > top else "neither", shrink=0.9, aspect=35
+    )
 
 
 def _left_out(several: Sequence[PairwiseMI]) -> str:
     white = ", pairs that were not counted are white" if any(point.listed is not None for point in several) else ""
-    return f"diagonal left out; colours end at the {_CLIP:.0%} quantile and at 0{white}"
+    return f"diagonal left out; colours end at the {100 * _CLIP:.0f} % quantile and at 0{white}"
 
 
 def _shown(name: str) -> str:
@@ -327,27 +344,15 @@ def _shown(name: str) -> str:
     return f"{place} {text if len(text) <= 14 else text[:13] + '…'}".rstrip()
 
 
-def _bands(axes: Axes, names: list[str], result: MIResult, units: Units, colour: str, of: str, line: str) -> None:
+def _quantiles(names: list[str], result: MIResult, units: Units) -> NDArray[np.float64]:
+    """5, 25, 50, 75 and 95 % of the pairs, shape (hook points, 5); NaN where there are none."""
     levels = [0.05, 0.25, 0.5, 0.75, 0.95]
     quantiles = np.full((len(names), len(levels)), np.nan)
     for k, name in enumerate(names):
         values = result[name].pairs("mi") if name in result else np.empty(0)
         if np.isfinite(values).any():
             quantiles[k] = per_nat(units) * np.nanquantile(values, levels)
-    families = [family(name) for name in names]
-    labels = [f"{of}middle 90 % of pairs", f"{of}middle half", f"{of}median"]
-    marker = "o" if line == "-" else None
-    for kind in dict.fromkeys(families):  # lines join the layers of one kind, not one kind with another
-        at = np.flatnonzero([other == kind for other in families])
-        low, lower, middle, upper, high = quantiles[at].T
-        if len(at) == 1:  # a band of one hook point would have no width
-            axes.errorbar(at, middle, [middle - low, high - middle], color=colour, alpha=0.4, lw=1.2, label=labels[0])
-            axes.errorbar(at, middle, [middle - lower, upper - middle], color=colour, alpha=0.6, lw=4, label=labels[1])
-        else:
-            axes.fill_between(at, low, high, color=colour, alpha=0.15, lw=0, label=labels[0])
-            axes.fill_between(at, lower, upper, color=colour, alpha=0.3, lw=0, label=labels[1])
-        axes.plot(at, middle, color=colour, lw=2, ls=line, marker="o" if len(at) == 1 else marker, ms=3, label=labels[2])
-        labels = ["", "", ""]  # an empty one stays out of the legend
+    return quantiles
 
 
 def _tokens_axis(axes: Axes) -> None:
@@ -366,4 +371,4 @@ def _trend(trends: pandas.DataFrame | None, kind: str, block: int) -> str:
     if not len(of) or not np.isfinite(of["tau"].iloc[0]):
         return ""
     tau, p = of["tau"].iloc[0], of["p"].iloc[0]
-    return f"τ {tau:+.2f}, p {'< .001' if p < 0.001 else f'{p:.3f}'}"
+    return f"τ = {tau:+.2f}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}".replace("-", "−")
