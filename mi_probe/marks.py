@@ -39,10 +39,11 @@ def family(name: str) -> str:
 def depth_axis(axes: Axes, names: Sequence[str]) -> None:
     """Ticks 0, 1, ... of an x axis named for hook points."""
     shared = {family(name) for name in names}
-    short = [name.rpartition(".")[2] for name in names] if len(shared) == 1 else list(names)
+    layers = len(shared) == 1 and not shared & set(names)
+    short = [name.rpartition(".")[2] for name in names] if layers else list(names)
     axes.set_xticks(range(len(names)), short, rotation=0 if max(map(len, short)) <= 4 else 90, ha="center")
     for tick, name in zip(axes.get_xticklabels(), names, strict=True):
         if is_embedding(name):
             tick.set_color(VERMILION)
             tick.set_fontweight("bold")
-    axes.set_xlabel(f"{shared.pop()} (0 is the embedding)" if len(shared) == 1 and is_embedding(names[0]) else "hook point")
+    axes.set_xlabel(f"{shared.pop()} (0 is the embedding)" if layers and is_embedding(names[0]) else "hook point")

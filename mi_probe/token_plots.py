@@ -208,7 +208,8 @@ def over_distance(table: pandas.DataFrame, *, units: Units = "nats", log: bool =
     axes.set_ylabel(f"mean mutual information of a pair ({units})")
     axes.set_title("bars: two standard errors", loc="left", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*axes.get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside right center")
+    columns = -(-len(names) // 26)  # a large model has more hook points than the figure has lines
+    figure.legend(*axes.get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside right center", ncols=columns)
     return figure
 
 
