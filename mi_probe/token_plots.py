@@ -25,7 +25,7 @@ __all__ = ["against_distance", "laminar", "over_distance", "token_depth", "token
 _CLIP = 0.98  # equal tokens share nearly all they have: without a clip, they would be all that is to be seen
 _PANELS = 12
 _KINDS = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"))  # told apart by shape, too
-_SIGNS = str.maketrans({"\n": "↵", "\r": "↵", "\t": "⇥", " ": "␣"})
+_SIGNS = str.maketrans({"\n": "↵", "\r": "↵", "\t": "⇥"})
 
 
 def token_map(point: PairwiseMI, *, title: str = "", units: Units = "nats", most: int = 120) -> Figure:
@@ -340,7 +340,7 @@ def _left_out(several: Sequence[PairwiseMI]) -> str:
 def _shown(name: str) -> str:
     """The name of a token so that white space in it is seen and a long one does not push the figure aside."""
     place, _, text = name.partition(" ")
-    text = text.removeprefix(" ") if text.strip() else text
+    text = text.strip(" ") if text.strip() else text.replace(" ", "␣")
     text = "".join(c if c.isprintable() else "�" for c in text.translate(_SIGNS))
     return f"{place} {text if len(text) <= 14 else text[:13] + '…'}".rstrip()
 
