@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mi_probe.accumulation import accumulate, sample_activations
     from mi_probe.binning import Binning
     from mi_probe.calibration import calibrate
-    from mi_probe.corpus import documents, sample_text
+    from mi_probe.corpus import documents, sample_text, sample_texts
     from mi_probe.counts import JointCounts
     from mi_probe.edges import Edges
     from mi_probe.errors import MIProbeError, MIProbeWarning
@@ -71,6 +71,7 @@ _HOME = {
     "read_text": "reading",
     "sample_activations": "accumulation",
     "sample_text": "corpus",
+    "sample_texts": "corpus",
     "token_pairs": "tokenpairs",
 }
 _MODULES = ("corpus", "errors", "estimators", "hooks", "independence", "options", "plots", "units")
@@ -111,6 +112,7 @@ __all__ = [
     "read_text",
     "sample_activations",
     "sample_text",
+    "sample_texts",
     "token_pairs",
     "units",
 ]
