@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mi_probe import corpus, errors, estimators, hooks, independence, options, plots, units
+    from mi_probe import comparison, corpus, errors, estimators, hooks, independence, linearity, options, plots, simulated, units
     from mi_probe.accumulation import accumulate, sample_activations
     from mi_probe.binning import Binning
     from mi_probe.calibration import calibrate
@@ -68,7 +68,10 @@ _HOME = {
     "sample_activations": "accumulation",
     "sample_text": "corpus",
 }
-_MODULES = ("corpus", "errors", "estimators", "hooks", "independence", "options", "plots", "units")
+_MODULES = (
+    *("comparison", "corpus", "errors", "estimators", "hooks", "independence", "linearity", "options", "plots", "simulated"),
+    "units",
+)
 
 __all__ = [
     "Binning",
@@ -86,6 +89,7 @@ __all__ = [
     "accumulate",
     "attach",
     "calibrate",
+    "comparison",
     "convergence",
     "corpus",
     "describe",
@@ -95,6 +99,7 @@ __all__ = [
     "hooks",
     "independence",
     "ksg",
+    "linearity",
     "load_model",
     "load_probe",
     "open_corpus",
@@ -104,6 +109,7 @@ __all__ = [
     "plots",
     "sample_activations",
     "sample_text",
+    "simulated",
     "units",
 ]
 

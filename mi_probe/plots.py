@@ -1,4 +1,4 @@
-"""Figures that a person reads: distributions, one state as a heat map, pairs as clouds, the profile over depth."""
+"""Figures that a person reads: distributions, a heat map, clouds, the profile over depth, MI beside covariance."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mi_probe.canvas import BLUE as _BLUE
+from mi_probe.canvas import GREY as _GREY
+from mi_probe.canvas import VERMILION as _FIRST  # the embedding; with viridis for the blocks, told apart by colour-blind readers too
+from mi_probe.canvas import figure as _figure
 from mi_probe.corrections import WORDS
 from mi_probe.pointresult import PairwiseMI
+from mi_probe.relation_plots import mi_against_correlation, mi_and_covariance
 from mi_probe.result import MIResult, as_result
 from mi_probe.units import Units, per_nat
 
@@ -18,22 +23,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["depth_profile", "distributions", "heat_map", "pair_scatter", "settling"]
+__all__ = [
+    "depth_profile",
+    "distributions",
+    "heat_map",
+    "mi_against_correlation",
+    "mi_and_covariance",
+    "pair_scatter",
+    "settling",
+]
 
-_FIRST = "#D55E00"  # the embedding; with viridis for the blocks, told apart by colour-blind readers too
-_BLUE = "#0072B2"
-_GREY = "#555555"
 _CHUNK = 20_000  # values a density is estimated from; more would not move a line in the figure
-
-
-def _figure(*shape: int, size: tuple[float, float], **options: Any) -> tuple[Figure, Any]:
-    """A figure of its own, without pyplot: nothing is shown, and no backend is chosen for the user."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(*shape, **options)
 
 
 def _colours(result: Iterable[str]) -> list[Any]:
@@ -192,13 +192,15 @@ def heat_map(
     return figure
 
 
-def pair_scatter(pairs: list[tuple[str, str, str, NDArray[Any], NDArray[Any]]]) -> Figure:
+def pair_scatter(pairs: list[tuple[str, str, str, NDArray[Any], NDArray[Any]]], *, columns: int | None = None) -> Figure:
     """Clouds of some pairs, side by side.
 
     Parameters
     ----------
     pairs : list of (title, name of x, name of y, x, y)
         One panel each; x and y of shape (samples,).
+    columns : int, optional
+        Panels in a row; all of them by default.
 
     Examples
     --------
@@ -207,8 +209,12 @@ def pair_scatter(pairs: list[tuple[str, str, str, NDArray[Any], NDArray[Any]]]) 
     >>> len(pair_scatter([("independent", "x", "y", x, y)]).axes)
     1
     """
-    figure, panels = _figure(1, len(pairs), size=(4.6 * len(pairs), 4.4), squeeze=False)
-    for axes, (title, x_name, y_name, x, y) in zip(panels[0], pairs, strict=True):
+    columns = columns or len(pairs)
+    rows = -(-len(pairs) // columns)
+    figure, panels = _figure(rows, columns, size=(4.6 * columns, 4.4 * rows), squeeze=False)
+    for axes in panels.flat[len(pairs) :]:
+        axes.remove()
+    for axes, (title, x_name, y_name, x, y) in zip(panels.flat, pairs, strict=False):
         axes.scatter(x, y, s=14 if len(x) < 500 else 5, alpha=0.7 if len(x) < 500 else 0.4, color=_BLUE, lw=0)
         axes.set_xlabel(x_name)
         axes.set_ylabel(y_name)
