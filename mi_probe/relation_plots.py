@@ -100,7 +100,7 @@ def mi_against_correlation(
     far = min(0.995, 1.05 * float(r.max(initial=0.1)))
     if len(r) > _MANY:
         cells = left.hexbin(r, mi, gridsize=60, bins="log", mincnt=1, cmap="viridis", lw=0.2)
-        figure.colorbar(cells, ax=left, label="pairs", shrink=0.9)
+        figure.colorbar(cells, ax=left, label="pairs at a place", shrink=0.9)
     else:
         left.scatter(r, mi, s=10, alpha=0.6, color=BLUE, lw=0, label="pairs")
     grid = np.linspace(0, far, 300)
@@ -108,8 +108,8 @@ def mi_against_correlation(
     if marked is not None and len(marked):
         x, y = marked["correlation"].abs(), scale * marked["continuous"]
         left.errorbar(x, y, 2 * scale * marked["se"], fmt="s", ms=5, color="black", lw=1, label="disagree most (± 2 se)")
-        for k, (at, value) in enumerate(zip(x, y, strict=True), start=1):
-            left.annotate(str(k), (at, value), xytext=(6, 4), textcoords="offset points", fontsize=9, fontweight="bold")
+        for k, (at, top) in enumerate(zip(x, y + 2 * scale * marked["se"], strict=True), start=1):
+            left.annotate(str(k), (at, top), xytext=(0, 3), textcoords="offset points", ha="center", fontweight="bold")
     left.axhline(0, color=GREY, lw=0.8, ls="--")
     left.set_xlim(0, far)
     left.set_xlabel("|r|, Pearson's correlation without its sign")
@@ -123,9 +123,11 @@ def mi_against_correlation(
     if np.isfinite(means.linear_share):
         right.axvline(means.linear_share, color=VERMILION, lw=2, label=f"all pairs together: {means.linear_share:.2f}")
         right.axvline(means.gaussian_share, color=GREEN, lw=2, ls=":", label=f"by rank correlation: {means.gaussian_share:.2f}")
-    right.set_xlabel("share of a pair's MI that covariance sees (linear / continuous;\nshares beyond the axis are in the outermost bars)")
+    right.set_xlabel(
+        "share of a pair's MI that covariance sees (linear / continuous;\nshares beyond the axis are in the outermost bars)"
+    )
     right.set_ylabel("pairs")
-    right.set_title(f"{len(told):,} pairs whose MI is two standard errors from 0", loc="left", fontsize=10)
+    right.set_title(f"the {len(told):,} of {len(share):,} pairs whose MI is two standard errors above 0", loc="left", fontsize=10)
     right.legend(fontsize=8, frameon=False)
     for axes in (left, right):
         _plain(axes)

@@ -5,8 +5,8 @@
                shape  known_mi  known_correlation
 quadratic, noise 0.2      0.56                0.0
 
-Every value is a closed form or an integral, evaluated when it is first asked for. `benchmarks/distributions.py` has more shapes, made
-of the same parts.
+Every value is a closed form or an integral, evaluated when it is first asked for. `benchmarks/distributions.py` has more shapes,
+made of the same parts.
 """
 
 from __future__ import annotations
@@ -188,13 +188,12 @@ def all_shapes(noise: float | None = None, rho: float = 0.6) -> list[Shape]:
     return [linear(**own), quadratic(**own), cosine(**own), circular(**own), correlated_noise(rho)]
 
 
-def measure(
-    shapes: Iterable[Shape], *, samples: int = 1000, seed: int = 0, bins: int | Literal["auto"] = "auto"
-) -> pd.DataFrame:
+def measure(shapes: Iterable[Shape], *, samples: int = 1000, seed: int = 0, bins: int | Literal["auto"] = "auto") -> pd.DataFrame:
     """What samples of some shapes say, beside what is known of them: a row a shape, MI in nats.
 
-    Columns: `shape`; `mi`, the estimate before binning (`continuous`), and its standard error `se`; `known_mi`; `correlation` and
-    `covariance` of the sample, `squared_covariance`, `known_correlation`; `linear`, what Gaussian variables of that correlation share.
+    Columns: `shape`; `mi`, the estimate before binning (`continuous`), and its standard error `se`; `known_mi`; `correlation` of
+    the sample, `known_correlation`; `covariance` of the sample, `squared_covariance`; `linear`, what Gaussian variables of that
+    correlation share.
 
     Parameters
     ----------
@@ -223,7 +222,9 @@ def measure(
         values = shape.sample(samples, seed + k)
         found = pairwise(values, bins=bins, p_values="none")
         if "continuous" not in found.columns:
-            raise InputError(f"{samples:,} samples in {found.bins**2} cells cannot show what bins lose: take more, or fewer bins.")
+            raise InputError(
+                f"{samples:,} samples in {found.bins**2} cells cannot show what bins lose: take more, or fewer bins."
+            )
         covariance = float(np.cov(values.T)[0, 1])
         rows.append(
             {
