@@ -54,7 +54,7 @@ def test_the_sweep_draws_a_u_a_line_and_a_parabola_through_the_estimates(units: 
     rho, exact = left.get_lines()[0].get_data()
     np.testing.assert_allclose(exact, -0.5 * scale * np.log(1 - rho**2), atol=1e-12)
     points = left.containers[0].lines[0]
-    np.testing.assert_allclose(points.get_ydata(), scale * table["mi"])
+    np.testing.assert_allclose(np.asarray(points.get_ydata(), dtype=float), scale * table["mi"])
     assert units in left.get_ylabel()
     for axes, known, drawn in (
         (middle, lambda r: r, "covariance"),
