@@ -1,9 +1,9 @@
 """Continuous pairs whose mutual information is known: what estimates of it are measured on.
 
 Every value is a closed form or a one- or two-dimensional integral, evaluated when it is first asked for. All were checked to 1e-5
-nats against the mean log density ratio over a million points of a Sobol sequence. `SUITE` holds the shapes that the constants of
-`mi_probe.continuous` were fitted on (with more parameters of each), `HELD_OUT` other parameters and other shapes, left out of the
-fit.
+nats against the mean log density ratio over a million points of a Sobol sequence. Shapes that `mi_probe.simulated` has come from
+there. `SUITE` holds the shapes that the constants of `mi_probe.continuous` were fitted on (with more parameters of each),
+`HELD_OUT` other parameters and other shapes, left out of the fit.
 
 Monotone transforms of either variable are left out: they change neither the mutual information nor equal-count bins.
 """
@@ -16,14 +16,15 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import beta, i0e, psi
+from scipy.special import beta, psi
+
+from mi_probe import simulated
+from mi_probe.simulated import NORMAL_ENTROPY, entropy_of_density, entropy_with_noise, normal_density
 
 __all__ = ["HELD_OUT", "SUITE", "Distribution"]
 
 Floats = NDArray[np.float64]
 Sampler = Callable[[np.random.Generator, int], tuple[Floats, Floats]]
-
-_NORMAL_ENTROPY = 0.5 * float(np.log(2 * np.pi * np.e))
 
 
 @dataclass(frozen=True)
@@ -55,31 +56,9 @@ class Distribution:
         return float(self.known())
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# integrals
-
-
-def _entropy(density: Floats, step: float | Floats) -> float:
-    """-sum f ln f times the step: the trapezoid rule for a density that is 0 at both ends."""
-    positive = density > 0
-    terms = np.zeros_like(density)
-    np.log(density, where=positive, out=terms)
-    return float(-(terms * density * step).sum())
-
-
-def _normal(z: Floats) -> Floats:
-    return np.asarray(np.exp(-z * z / 2) / np.sqrt(2 * np.pi))
-
-
-def _blurred(places: Floats, weights: Floats, sd: float, grid: Floats) -> Floats:
-    """Density on a grid of normal noise added to a discrete variable."""
-    blocks = np.array_split(grid, max(1, grid.size * places.size // 4_000_000))
-    return np.concatenate([_normal((block[:, None] - places) / sd) @ weights / sd for block in blocks])
-
-
-def _blurred_entropy(places: Floats, weights: Floats, sd: float, points: int = 8001) -> float:
-    grid = np.linspace(places.min() - 9 * sd, places.max() + 9 * sd, points)
-    return _entropy(_blurred(places, weights, sd, grid), float(grid[1] - grid[0]))
+def _of(shape: simulated.Shape, name: str, kind: str, how: str) -> Distribution:
+    """One that the library has, under the name that seeds its samples here."""
+    return Distribution(name, kind, shape.draw, lambda: shape.mi, how)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -87,11 +66,7 @@ def _blurred_entropy(places: Floats, weights: Floats, sd: float, points: int = 8
 
 
 def _gaussian(rho: float) -> Distribution:
-    def sample(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
-        x = rng.standard_normal(n)
-        return x, rho * x + np.sqrt(1 - rho * rho) * rng.standard_normal(n)
-
-    return Distribution(f"Gaussian, rho {rho}", "gaussian", sample, lambda: -0.5 * np.log1p(-rho * rho), "closed form")
+    return _of(simulated.correlated_noise(rho), f"Gaussian, rho {rho}", "gaussian", "closed form")
 
 
 def _student(df: int, rho: float) -> Distribution:
@@ -130,68 +105,38 @@ def _clusters(name: str, centres: Sequence[tuple[float, float]], sd: float) -> D
         reach = float(np.abs(places).max()) + 9 * sd
         grid = np.linspace(-reach, reach, 1201)
         step = float(grid[1] - grid[0])
-        by_x, by_y = (_normal((grid[:, None] - places[:, k]) / sd) / sd for k in (0, 1))
+        by_x, by_y = (normal_density((grid[:, None] - places[:, k]) / sd) / sd for k in (0, 1))
         joint = (by_x * weights) @ by_y.T
-        margins = sum(_blurred_entropy(places[:, k], weights, sd) for k in (0, 1))
-        return float(margins - _entropy(joint, step * step))
+        margins = sum(entropy_with_noise(places[:, k], weights, sd) for k in (0, 1))
+        return float(margins - entropy_of_density(joint, step * step))
 
     return Distribution(name, "clusters", sample, known, "integral over both")
 
 
 def _circle(sd: float) -> Distribution:
-    def sample(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
-        angle = 2 * np.pi * rng.random(n)
-        return np.cos(angle) + sd * rng.standard_normal(n), np.sin(angle) + sd * rng.standard_normal(n)
-
-    def known() -> float:
-        angles = 2 * np.pi * (np.arange(2000) + 0.5) / 2000
-        radius = np.linspace(0, 1 + 12 * sd, 200_001)
-        density = np.exp(-((radius - 1) ** 2) / (2 * sd * sd)) * i0e(radius / sd**2) / (2 * np.pi * sd * sd)
-        joint = _entropy(density, 2 * np.pi * radius * float(radius[1]))
-        return 2 * _blurred_entropy(np.cos(angles), np.full(2000, 1 / 2000), sd) - joint
-
-    return Distribution(f"circle, noise {sd}", "not monotone", sample, known, "integral over the radius")
-
-
-def _function(name: str, kind: str, base: Floats, weights: Floats, draw: Callable[..., Floats], sd: float) -> Distribution:
-    """y = f(x) + normal noise: the entropy of y less that of the noise. `base` holds f(x) over a grid of x."""
-
-    def sample(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
-        x, clean = draw(rng, n)
-        return x, clean + sd * rng.standard_normal(n)
-
-    def known() -> float:
-        return _blurred_entropy(base, weights, sd) - _NORMAL_ENTROPY - float(np.log(sd))
-
-    return Distribution(name, kind, sample, known, "integral over y")
+    return _of(simulated.circular(sd), f"circle, noise {sd}", "not monotone", "integral over the radius")
 
 
 def _cosine(periods: int, sd: float) -> Distribution:
-    def draw(rng: np.random.Generator, n: int) -> Floats:
-        x = rng.random(n)
-        return np.stack([x, np.cos(2 * np.pi * periods * x)])
-
-    base = np.cos(2 * np.pi * (np.arange(4000) + 0.5) / 4000)
-    return _function(f"cosine, {periods} periods, noise {sd}", "not monotone", base, np.full(4000, 1 / 4000), draw, sd)
-
-
-def _square(sd: float) -> Distribution:
-    def draw(rng: np.random.Generator, n: int) -> Floats:
-        x = rng.standard_normal(n)
-        return np.stack([x, x * x])
-
-    grid = np.linspace(-9, 9, 4001)
-    weights = _normal(grid) * float(grid[1] - grid[0])
-    return _function(f"square of a normal, noise {sd}", "not monotone", grid * grid, weights, draw, sd)
+    name = f"cosine, {periods} periods, noise {sd}"
+    return _of(simulated.cosine(sd, periods), name, "not monotone", "integral over y")
 
 
 def _parabola(sd: float) -> Distribution:
-    def draw(rng: np.random.Generator, n: int) -> Floats:
-        x = 2 * rng.random(n) - 1
-        return np.stack([x, x * x])
+    return _of(simulated.quadratic(sd), f"square of a uniform, noise {sd}", "not monotone", "integral over y")
 
-    base = (2 * (np.arange(4000) + 0.5) / 4000 - 1) ** 2
-    return _function(f"square of a uniform, noise {sd}", "not monotone", base, np.full(4000, 1 / 4000), draw, sd)
+
+def _square(sd: float) -> Distribution:
+    def sample(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+        x = rng.standard_normal(n)
+        return x, x * x + sd * rng.standard_normal(n)
+
+    def known() -> float:
+        grid = np.linspace(-9, 9, 4001)
+        weights = normal_density(grid) * float(grid[1] - grid[0])
+        return entropy_with_noise(grid * grid, weights, sd) - NORMAL_ENTROPY - float(np.log(sd))
+
+    return Distribution(f"square of a normal, noise {sd}", "not monotone", sample, known, "integral over y")
 
 
 def _uneven(spread: float) -> Distribution:
@@ -203,11 +148,13 @@ def _uneven(spread: float) -> Distribution:
 
     def known() -> float:
         x = np.linspace(-9, 9, 2001)
-        weights = _normal(x) * float(x[1] - x[0])
+        weights = normal_density(x) * float(x[1] - x[0])
         t = np.linspace(-14, 14, 4001)  # y = sinh t: the density of y has a sharp peak and long tails
         scale = np.exp(-spread * x)
-        density = np.concatenate([_normal(block[:, None] * scale) @ (scale * weights) for block in np.array_split(np.sinh(t), 8)])
-        return _entropy(density, np.cosh(t) * float(t[1] - t[0])) - _NORMAL_ENTROPY
+        density = np.concatenate(
+            [normal_density(block[:, None] * scale) @ (scale * weights) for block in np.array_split(np.sinh(t), 8)]
+        )
+        return entropy_of_density(density, np.cosh(t) * float(t[1] - t[0])) - NORMAL_ENTROPY
 
     return Distribution(f"uneven noise, spread {spread}", "uneven noise", sample, known, "integral over y")
 
@@ -222,7 +169,7 @@ def _laplace(sd: float) -> Distribution:
         density = (np.exp(-y) - sd * np.exp(-y / sd)) / (2 * (1 - sd * sd))
         weights = np.full(y.size, float(y[1]))
         weights[0] /= 2
-        return 2 * _entropy(density, weights) - 1 - float(np.log(2 * sd))
+        return 2 * entropy_of_density(density, weights) - 1 - float(np.log(2 * sd))
 
     return Distribution(f"Laplace plus Laplace noise, {sd}", "other tails", sample, known, "integral over y")
 

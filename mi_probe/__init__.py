@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mi_probe import corpus, errors, estimators, hooks, independence, options, plots, units
+    from mi_probe import comparison, corpus, errors, estimators, hooks, independence, linearity, options, plots, simulated, units
     from mi_probe.accumulation import accumulate, sample_activations
     from mi_probe.binning import Binning
     from mi_probe.calibration import calibrate
@@ -74,7 +74,10 @@ _HOME = {
     "sample_texts": "corpus",
     "token_pairs": "tokenpairs",
 }
-_MODULES = ("corpus", "errors", "estimators", "hooks", "independence", "options", "plots", "units")
+_MODULES = (
+    *("comparison", "corpus", "errors", "estimators", "hooks", "independence", "linearity", "options", "plots", "simulated"),
+    "units",
+)
 
 __all__ = [
     "Binning",
@@ -93,6 +96,7 @@ __all__ = [
     "accumulate",
     "attach",
     "calibrate",
+    "comparison",
     "convergence",
     "corpus",
     "describe",
@@ -102,6 +106,7 @@ __all__ = [
     "hooks",
     "independence",
     "ksg",
+    "linearity",
     "load_model",
     "load_probe",
     "open_corpus",
@@ -113,6 +118,7 @@ __all__ = [
     "sample_activations",
     "sample_text",
     "sample_texts",
+    "simulated",
     "token_pairs",
     "units",
 ]

@@ -48,7 +48,7 @@ def estimate_nbytes_for(
     23586816
     """
     unbinned = method == "equal_count"
-    columns = 7 + 2 * unbinned + p_values + extras.moments + extras.swap + (extras.shards > 0)
+    columns = 7 + 2 * unbinned + p_values + 2 * extras.moments + extras.swap + (extras.shards > 0)
     results = 8 * (columns * pairs + 4 * variables)
     # Peaks of the steps, measured, with the results until then: nearly all is in arrays of one number a pair.
     peak = 8 * pairs * max(14, (23 if unbinned else 19) * p_values)
@@ -125,7 +125,8 @@ def estimate_columns(
         more["gaussian"] = gaussian_mi(binned_copula_correlation(joint), found.n)
     if counts.moments is not None:
         upper = joint.pair_indices
-        more["linear"] = gaussian_mi(counts.moments.correlation()[upper], counts.moments.n[upper])
+        more["correlation"] = counts.moments.correlation()[upper]
+        more["linear"] = gaussian_mi(more["correlation"], counts.moments.n[upper])
     if counts.shards:
         more["shard_se"] = shard_errors(joint, counts.shards, correction)
     if counts.swapped is not None and counts.swapped.n:
@@ -283,12 +284,15 @@ def pairwise(
     counts = PointCounts(binning, extras, chosen.positions(None, samples.shape[1]))
     counts.update(codes, Places.of_one_text(len(samples)))
     kept = np.where(codes < binning.bins, samples, samples.dtype.type(np.nan))
-    columns = {"gaussian": _gaussian(normal_scores(kept), counts), "linear": _gaussian(kept, counts)}
+    gaussian, (correlation, linear) = _gaussian(normal_scores(kept), counts)[1], _gaussian(kept, counts)
+    columns = {"gaussian": gaussian, "linear": linear, "correlation": correlation}
     return estimate_point(counts, correction=correction, p_values=p_values, names=names, columns=columns)
 
 
-def _gaussian(x: NDArray[np.floating], counts: PointCounts) -> NDArray[np.float64]:
+def _gaussian(x: NDArray[np.floating], counts: PointCounts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The correlation of every pair, and what Gaussian variables with it share."""
     upper = counts.joint.pair_indices
     present = (np.isfinite(x)).astype(np.float64)
     n = (present.T @ present)[upper] if counts.joint.missing.any() else np.full(len(upper[0]), len(x))
-    return gaussian_mi(pearson(x)[upper], n)
+    correlation = pearson(x)[upper]
+    return correlation, gaussian_mi(correlation, n)

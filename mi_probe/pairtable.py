@@ -55,7 +55,7 @@ class PairTable(ABC):
 
     names: tuple[str, ...]
     listed: NDArray[np.intp] | None = None
-    _without_unit = ("n", "p", "q")
+    _without_unit = ("correlation", "n", "p", "q")
 
     @property
     def pair_indices(self) -> Pair:

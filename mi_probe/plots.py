@@ -1,4 +1,4 @@
-"""Figures that a person reads: distributions, one state as a heat map, pairs as clouds, the profile over depth, tokens."""
+"""Figures that a person reads: distributions, heat maps, clouds, profiles over depth, tokens, MI beside covariance."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from mi_probe.marks import family as _family
 from mi_probe.marks import is_embedding as _is_embedding
 from mi_probe.marks import label as _label
 from mi_probe.pointresult import PairwiseMI
+from mi_probe.relation_plots import mi_against_correlation, mi_and_covariance
 from mi_probe.result import MIResult, as_result
 from mi_probe.token_plots import against_distance, laminar, over_distance, token_depth, token_map, token_maps
 from mi_probe.units import Units, per_nat
@@ -32,6 +33,8 @@ __all__ = [
     "distributions",
     "heat_map",
     "laminar",
+    "mi_against_correlation",
+    "mi_and_covariance",
     "over_distance",
     "pair_scatter",
     "settling",
@@ -181,13 +184,15 @@ def heat_map(
     return figure
 
 
-def pair_scatter(pairs: list[tuple[str, str, str, NDArray[Any], NDArray[Any]]]) -> Figure:
+def pair_scatter(pairs: list[tuple[str, str, str, NDArray[Any], NDArray[Any]]], *, columns: int | None = None) -> Figure:
     """Clouds of some pairs, side by side.
 
     Parameters
     ----------
     pairs : list of (title, name of x, name of y, x, y)
         One panel each; x and y of shape (samples,).
+    columns : int, optional
+        Panels in a row; all of them by default.
 
     Examples
     --------
@@ -196,12 +201,17 @@ def pair_scatter(pairs: list[tuple[str, str, str, NDArray[Any], NDArray[Any]]]) 
     >>> len(pair_scatter([("independent", "x", "y", x, y)]).axes)
     1
     """
-    figure, panels = _figure(1, len(pairs), size=(4.6 * len(pairs), 4.4), squeeze=False)
-    for axes, (title, x_name, y_name, x, y) in zip(panels[0], pairs, strict=True):
+    columns = columns or len(pairs)
+    rows = -(-len(pairs) // columns)
+    figure, panels = _figure(rows, columns, size=(4.6 * columns, 4.4 * rows), squeeze=False)
+    for axes in panels.flat[len(pairs) :]:
+        axes.remove()
+    for axes, (title, x_name, y_name, x, y) in zip(panels.flat, pairs, strict=False):
         axes.scatter(x, y, s=14 if len(x) < 500 else 5, alpha=0.7 if len(x) < 500 else 0.4, color=_BLUE, lw=0)
         axes.set_xlabel(x_name)
         axes.set_ylabel(y_name)
         axes.set_title(title, loc="left", fontsize=10)
+        axes.locator_params(nbins=6)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
 

@@ -29,12 +29,13 @@ COLUMNS: dict[str, str] = {
     "continuous_se": "its standard error, if samples were independent",
     "gaussian": "what a Gaussian copula with the same rank correlation shares: the monotone part",
     "linear": "what Gaussian variables with the same covariance share",
+    "correlation": "Pearson's r, which is signed: covariance of the standardised variables",
     "joint_entropy": "plug-in joint entropy",
     "n": "samples in which both are present",
     "p": "p-value of independence",
     "q": "the same, adjusted for the number of pairs (Benjamini and Hochberg 1995)",
 }
-"""What the columns of a result mean. All but n, p and q are in nats."""
+"""What the columns of a result mean. All but correlation, n, p and q are in nats."""
 
 IN_ESTIMATE = ("mi", "se", "raw", "chance", "joint_entropy", "n")
 

@@ -49,6 +49,16 @@ class Reading:
         Activations by hook point, in the order of the model.
     model : dict
         Name and shape of the model.
+
+    Examples
+    --------
+    >>> import mi_probe
+    >>> reading = read_text(mi_probe.load_model("coffee-gpt2"), mi_probe.sample_text(), layers=[0, 12])
+    >>> reading
+    Reading('text', 112 tokens, 2 hook points)
+    >>> result = reading.token_pairs()  # 112 x 112 at each of them
+    >>> result["hidden_states.12"].mi.shape
+    (112, 112)
     """
 
     name: str

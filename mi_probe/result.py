@@ -186,6 +186,8 @@ def _point(k: int, facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Pa
         raise InputError(f"columns that are not known here: {sorted(unknown)}.")
     if "p" in companions and not ((companions["p"] >= 0) & (companions["p"] <= 1) | np.isnan(companions["p"])).all():
         raise InputError("p-values must be between 0 and 1.")
+    if "correlation" in companions and not ((np.abs(companions["correlation"]) <= 1) | np.isnan(companions["correlation"])).all():
+        raise InputError("correlations must be between -1 and 1.")
     return PairwiseMI(
         Estimate(**{key: parts[key] for key in needed}, se=parts.get("se")),
         tuple(map(str, facts["variables"])),
