@@ -179,10 +179,11 @@ def over_distance(table: pandas.DataFrame, *, units: Units = "nats", log: bool =
     scale = per_nat(units)
     names = list(dict.fromkeys(table["point"]))
     apart = table["key"] == "unrelated"
+    columns = -(-len(names) // 26)  # a large model has more hook points than the figure has lines
     if apart.any():
-        figure, (axes, edge) = new_figure(1, 2, size=(8.6, 4.6), sharey=True, width_ratios=[9, 1])
+        figure, (axes, edge) = new_figure(1, 2, size=(6.4 + 2.2 * columns, 4.6), sharey=True, width_ratios=[8, 1])
     else:
-        figure, axes = new_figure(size=(8.0, 4.6))
+        figure, axes = new_figure(size=(5.8 + 2.2 * columns, 4.6))
         edge = None
     for k, (name, colour) in enumerate(zip(names, colours(names), strict=True)):
         rows = table[(table["point"] == name) & ~apart].sort_values("first")
@@ -208,7 +209,6 @@ def over_distance(table: pandas.DataFrame, *, units: Units = "nats", log: bool =
     axes.set_ylabel(f"mean mutual information of a pair ({units})")
     axes.set_title("bars: two standard errors", loc="left", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
-    columns = -(-len(names) // 26)  # a large model has more hook points than the figure has lines
     figure.legend(*axes.get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside right center", ncols=columns)
     return figure
 

@@ -191,6 +191,15 @@ def test_a_band_of_distances_stands_at_its_geometric_middle_with_its_error() -> 
     assert axes.get_xlabel() == "distance (tokens)"
 
 
+def test_the_legend_of_a_large_model_names_all_its_layers_inside_the_figure() -> None:
+    figure = plots.over_distance(bands(49))
+    figure.canvas.draw()
+    assert len(legend(figure)) == 49
+    box = figure.legends[0].get_window_extent()
+    assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+    assert box.x0 >= figure.axes[1].get_window_extent().x1
+
+
 def test_without_unrelated_tokens_there_is_no_panel_for_them() -> None:
     assert len(plots.over_distance(bands(unrelated=False)).axes) == 1
     assert plots.over_distance(bands(), log=False).axes[0].get_xscale() == "linear"
