@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mi_probe.binning import Binning
+from mi_probe.binning import mean_and_sd
 from mi_probe.corpus import Document
 from mi_probe.errors import InputError, nearest
 from mi_probe.hooks import attach
 from mi_probe.probe import Probe, load_probe
 from mi_probe.result import MIResult
-from mi_probe.tokenpairs import standardised, token_pairs
+from mi_probe.tokenpairs import Standard, standardised, token_pairs
 from mi_probe.units import Units
 
 if TYPE_CHECKING:
@@ -159,8 +159,25 @@ class Reading:
             raise InputError(f"the passage {part[:60]!r} does not occur in '{self.name}', word for word.")
         return np.flatnonzero((self.spans[:, 1] > start) & (self.spans[:, 0] < start + len(part)))
 
+    @staticmethod
+    def standard_of(readings: Sequence[Reading]) -> dict[str, Standard]:
+        """Means and standard deviations of every dimension over all tokens of some texts, by hook point.
+
+        Examples
+        --------
+        >>> import mi_probe
+        >>> model = mi_probe.load_model("coffee-gpt2")
+        >>> texts = [read_text(model, text, layers=[6]) for text in mi_probe.sample_texts()[:3]]
+        >>> [part.shape for part in Reading.standard_of(texts)["hidden_states.6"]]
+        [(128,), (128,)]
+        """
+        if not readings:
+            raise InputError("means and deviations take some texts: give Readings of them.")
+        every = {key: np.concatenate([each.values[key] for each in readings]) for key in readings[0].values}
+        return {key: mean_and_sd(np.where(np.isfinite(x), x, np.nan)) for key, x in every.items()}
+
     def token_pairs(
-        self, which: NDArray[np.intp] | None = None, *, standard: Mapping[str, Binning] | None = None, **options: Any
+        self, which: NDArray[np.intp] | None = None, *, standard: Mapping[str, Standard] | None = None, **options: Any
     ) -> MIResult:
         """Mutual information of every pair of the tokens, or of some, at every hook point.
 
@@ -168,9 +185,9 @@ class Reading:
         ----------
         which : array of int, optional
             Of `select`; all by default.
-        standard : mapping of hook point -> Binning, optional
-            Edges that were fitted on a corpus (`mi_probe.Edges`): dimensions are standardised by its means and deviations. By
-            default by those of all tokens of this text.
+        standard : mapping of hook point -> Binning or (means, standard deviations), optional
+            Edges that were fitted on a corpus (`mi_probe.Edges`), or of `standard_of`: dimensions are standardised by its means
+            and deviations. By default by those of all tokens of this text.
         **options
             Of `mi_probe.token_pairs`: bins, method, trim_z, correction.
 
@@ -208,7 +225,7 @@ class Reading:
         others: Sequence[Reading],
         which: NDArray[np.intp] | None = None,
         *,
-        standard: Mapping[str, Binning] | None = None,
+        standard: Mapping[str, Standard] | None = None,
         most: int = _OTHERS,
         **options: Any,
     ) -> MIResult:
@@ -220,7 +237,7 @@ class Reading:
             Of the same model and hook points.
         which : array of int, optional
             Tokens of this text; all by default.
-        standard : mapping of hook point -> Binning, optional
+        standard : mapping, optional
             As for `token_pairs`; by default each text is standardised by itself.
         most : int
             So many tokens of the other texts, spread evenly over them.
@@ -284,7 +301,7 @@ class Reading:
         frame.insert(list(frame.columns).index("j") + 1, "distance", (j - i).abs())
         return frame
 
-    def _standardised(self, key: str, standard: Mapping[str, Binning] | None) -> NDArray[np.float64]:
+    def _standardised(self, key: str, standard: Mapping[str, Standard] | None) -> NDArray[np.float64]:
         return standardised(self.values[key], "text" if standard is None else standard[key])
 
     def _about(self) -> dict[str, Any]:

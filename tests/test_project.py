@@ -68,7 +68,7 @@ DIRECTIONS: dict[str, set[str]] = {
     },
     "simulated": {"errors", "estimation"},
     "linearity": {"errors", "pointresult", "significance"},
-    "comparison": {"errors", "significance"},
+    "comparison": {"errors", "result", "significance"},
     "tokenpairs": {"binning", "corrections", "errors", "estimation", "pointresult", "subset"},
     "probe": {"binning", "errors", "extras", "rooms", "subset", "tokenkeys"},
     "ledger": set(),
@@ -138,7 +138,7 @@ DIRECTIONS: dict[str, set[str]] = {
     "report": {"corrections", "pointresult", "result", "units"},
     "info": {"coverage", "errors", "memory", "store"},
     "merging": {"coverage", "errors", "state", "store"},
-    "options": {"edges", "errors", "sources"},
+    "options": {"corpus", "edges", "errors", "sources"},
     "cli": {"calibration", "errors", "info", "merging", "models", "options", "planning", "probe", "rooms"},
     "__main__": {"cli"},
 }
