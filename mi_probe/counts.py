@@ -662,7 +662,9 @@ def all_pairs(variables: int) -> PairIndices:
 
 @lru_cache(maxsize=4)
 def pairs_between(first: int, variables: int) -> NDArray[np.intp]:
-    """The pairs of each of the first so many variables with each of the others, shape (pairs, 2), read-only; kept for the next call.
+    """The pairs of each of the first so many variables with each of the others, shape (pairs, 2), read-only.
+
+    Kept for the next call.
 
     Examples
     --------

@@ -87,5 +87,7 @@ def test_only_whole_rectangles_are_counted_as_such(monkeypatch: pytest.MonkeyPat
         counts = JointCounts(7 if len(pairs) > 4 else 5, 3, pairs)
         counts.update(np.ascontiguousarray(codes[:, : counts.variables]))
         i, j = counts.pair_indices
-        np.testing.assert_array_equal(counts.tables, slow_tables(codes, codes, 3)[[kernels.pair_index(a, b, 7) for a, b in zip(i, j)]])
+        np.testing.assert_array_equal(
+            counts.tables, slow_tables(codes, codes, 3)[[kernels.pair_index(a, b, 7) for a, b in zip(i, j, strict=True)]]
+        )
         assert ("count_pairs" in taken) == fast

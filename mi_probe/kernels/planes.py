@@ -84,10 +84,8 @@ def _count(
                             )  # fmt: skip
             for i in range(max(block * ROWS, low), min(block * ROWS + ROWS, high)):
                 for j in range(max(i + 1, apart, tile * LANES), min((tile + 1) * LANES, variables)):
-                    if apart:
-                        pair = (i - low) * others + (j - apart)
-                    else:
-                        pair = i * (2 * variables - i - 1) // 2 + (j - i - 1) - before
+                    behind = i * (2 * variables - i - 1) // 2 + (j - i - 1) - before
+                    pair = (i - low) * others + (j - apart) if apart else behind
                     source = (i % ROWS) * rows * stride + (j % LANES) * bins
                     target = pair * bins * bins
                     for b in range(bins):
