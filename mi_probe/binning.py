@@ -63,7 +63,7 @@ class Side(NamedTuple):
 
     point: str
     width: int
-    """Columns of its activation."""
+    """Columns of its activation; in a result, variables."""
 
 
 @dataclass(frozen=True, eq=False)

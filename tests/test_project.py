@@ -58,7 +58,7 @@ DIRECTIONS: dict[str, set[str]] = {
     "coverage": {"errors"},
     "store": {"errors"},
     "pointresult": {"binning", "corrections", "errors", "estimators", "pairtable", "significance", "spread"},
-    "result": {"counts", "errors", "estimators", "pointresult", "significance", "store", "units"},
+    "result": {"binning", "counts", "errors", "estimators", "pointresult", "significance", "store", "units"},
     "estimation": {
         *("binning", "continuous", "copula", "corrections", "counts", "errors", "estimators", "extras", "gaussian"),
         *("independence", "places", "pointcounts", "pointresult", "shards", "subset"),
