@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import warnings
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mi_probe
-from mi_probe import Binning, Edges, JointCounts, MIResult, Probe, ProbeState, kernels
+from mi_probe import Binning, Edges, JointCounts, MIProbeWarning, MIResult, Probe, ProbeState, corpus, kernels, store
 from mi_probe.binning import Side
 from mi_probe.counts import pairs_between
-from mi_probe.errors import BinningError, HookPointError, InputError, MemoryRefusedError, MergeError, ProbeError, StoreError
-from mi_probe.footprint import Run, footprint, ways_out
+from mi_probe.errors import (
+    BinningError,
+    HookPointError,
+    InputError,
+    MemoryRefusedError,
+    MergeError,
+    ProbeError,
+    Stopped,
+    StoreError,
+)
+from mi_probe.footprint import Run, footprint, refuse_unless_it_fits, ways_out
 from mi_probe.hooks import couples, resolve
 from mi_probe.kernels import planes
 from mi_probe.shares import Share
@@ -245,9 +259,9 @@ def test_states_of_other_places_do_not_merge() -> None:
         assert one.streams["a -> b"].read() == fed(x, y).streams["a -> b"].read()
     plain = ProbeState(Probe(**ALL))
     plain.update("a -> b", np.concatenate([x, y], axis=2))
+    one = fed(x, y)
     with pytest.raises(MergeError, match=r"they are of a \(7\) and b \(4\) against one hook point"):
-        plain_and = fed(x, y)
-        plain_and += plain
+        one += plain
 
 
 @pytest.mark.parametrize("more", [{}, {"dimensions": 3}])
@@ -270,8 +284,6 @@ def test_files_keep_everything_without_a_list_of_pairs(tmp_path: Path, more: dic
     assert (again.names, again.sides, again.notes) == (result["a -> b"].names, result["a -> b"].sides, result["a -> b"].notes)
     for what in again.columns:
         np.testing.assert_array_equal(again.between(what), result["a -> b"].between(what))
-    from mi_probe import store
-
     header, kept = store.read(tmp_path / "result.safetensors", "result", 4)
     assert "0.pairs" not in kept
     header["points"][0]["sides"][0][1] += 1
@@ -287,8 +299,8 @@ def test_files_keep_everything_without_a_list_of_pairs(tmp_path: Path, more: dic
 
 
 def test_a_state_without_a_token_remembers_which_places_meet(tmp_path: Path, tiny: Any) -> None:
-    with mi_probe.attach(tiny, Probe(pairs="between")) as probe, probe.pause():
-        tiny("left out")
+    probe = mi_probe.attach(tiny, Probe(pairs="between"))
+    probe.detach()
     probe.save(tmp_path / "state.safetensors")
     back = ProbeState.load(tmp_path / "state.safetensors")
     assert back.streams["hidden_states.0 -> hidden_states.1"].between == ("hidden_states.0", "hidden_states.1")
@@ -440,3 +452,193 @@ def test_hook_points_that_meet_are_those_that_were_asked_for(tiny: Any, probe: d
     assert list(attached.counts) == [f"{one} -> {two}" for one, two in expected]
     for (name, counts), (one, two) in zip(attached.counts.items(), expected, strict=True):
         require_histograms(counts, attached.binnings[name], rows[one], rows[two])
+
+
+def test_places_of_different_widths_meet(tiny: Any) -> None:
+    between = [["resid_mid.1", "blocks.1.mlp.hook_pre"], ["blocks.2.mlp.hook_pre", "mlp_out.2"]]
+    what = Probe(hooks=["resid_mid", "blocks.*.mlp.hook_pre", "mlp_out"], pairs="between", between=between, bins=3)
+    what = replace(what, calibration_tokens=20)
+    with mi_probe.attach(tiny, what) as attached:
+        tiny(TEXTS)
+    rows = captured(tiny, what)
+    shapes = []
+    for (name, counts), (one, two) in zip(attached.counts.items(), between, strict=True):
+        require_histograms(counts, attached.binnings[name], rows[one], rows[two])
+        shapes.append(attached.estimate(p_values="none")[name].between().shape)
+    assert shapes == [(16, 64), (64, 16)]
+    found = mi_probe.plan(tiny, what, measure=False)
+    assert list(found.widths.values()) == [(16, 64), (64, 16)]
+    assert found.footprint.points[0].pairs == 1024
+
+
+@pytest.mark.parametrize(
+    ("probe", "message"),
+    [
+        ({"layers": [1]}, "takes two hook points, and the probe has one: hidden_states.1"),
+        ({"hooks": "embed"}, "takes two hook points, and the probe has one: embed"),
+        ({"between": [["hidden_states.0", "hidden_states.9"]]}, "names 'hidden_states.9', which is not among .*did you mean"),
+        ({"between": [["hidden_states.0", "attn_out.1"]]}, "'attn_out.1', which is not among .* these are hidden_states.0, "),
+        ({"layers": [0, 1], "between": [["hidden_states.0", "hidden_states.2"]]}, "'hidden_states.2', which is not among"),
+        ({"hooks": ["resid_pre"], "between": [["resid_pre", "attn_out"]]}, "names 'resid_pre', which is not among"),
+        ({"between": [["hidden_states.1", "blocks.1.hook_resid_pre"]]}, "are the same place in this model"),
+        ({"between": [["hidden_states.1", "blocks.1.hook_in"]]}, "are the same place in this model"),
+    ],
+)
+def test_places_that_cannot_meet_are_refused_by_name(tiny: Any, probe: dict[str, Any], message: str) -> None:
+    what = Probe(pairs="between", **probe)
+    for ask in (lambda: mi_probe.attach(tiny, what), lambda: mi_probe.plan(tiny, what, measure=False)):
+        with pytest.raises(HookPointError, match=message):
+            ask()
+
+
+def test_a_place_that_fires_twice_meets_the_other_with_the_firing_that_counts(tiny: Any) -> None:
+    what = Probe(layers=[1, 2], pairs="between", bins=3, calibration_tokens=20)
+    x = torch.randn(1, 24, 16)
+    tokens = torch.randint(1, 99, (1, 24))
+    point = tiny.hook_dict["blocks.1.hook_resid_pre"]
+
+    def again(activation: Any, hook: Any) -> None:
+        if not torch.equal(activation, x):
+            point(x)
+
+    for visit in (None, -1, 0):
+        rows = {}
+        with (
+            mi_probe.attach(tiny, Probe(layers=[1, 2], visit=visit, calibration_tokens=10**6)) as plain,
+            mi_probe.attach(tiny, replace(what, visit=visit)) as probe,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            for name in ("blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"):  # while the first place's partner is there, too
+                tiny.run_with_hooks(tokens, fwd_hooks=[(name, again)])
+            rows = {key: stream.rows().astype(np.float64) for key, stream in plain.streams.items()}
+        assert probe.tokens_seen == plain.tokens_seen > 20
+        assert plain.status().points["hidden_states.1"].fired == 4
+        ((name, counts),) = probe.counts.items()
+        require_histograms(counts, probe.binnings[name], rows["hidden_states.1"], rows["hidden_states.2"])
+
+
+def test_a_pass_that_does_not_reach_both_places_is_not_counted(tiny: Any) -> None:
+    with (
+        mi_probe.attach(tiny, Probe(pairs="between", calibration_tokens=5)) as probe,
+        pytest.warns(MIProbeWarning, match="early"),
+    ):
+        tiny("one whole text")
+        before = probe.counts["hidden_states.0 -> hidden_states.1"].copy()
+        tiny("another", stop_at_layer=2)
+        assert probe.counts["hidden_states.0 -> hidden_states.1"] == before
+    status = str(probe.status())
+    assert "hidden_states.2 -> hidden_states.3" in status
+    assert "blocks.2.hook_resid_pre -> ln_final.hook_out" in status
+
+
+def test_a_calibration_that_another_thread_completes_between_two_places_changes_nothing() -> None:
+    x, y = two_places(texts=10)
+    for more in ({}, {"dimensions": 3}, {"dimensions": [0, 2]}):
+        whole = fed(x, y, **more)
+        part = fed(x[:8], y[:8], **more, calibration_tokens=300)
+        stream = part.streams["a -> b"]
+        first = stream.prepare(x[8:].reshape(-1, 7), 0)
+        assert first.codes is None
+        part.update(("a", "b"), (x[:8], y[:8]), documents=range(8))
+        assert stream.calibrated
+        second = stream.prepare(y[8:].reshape(-1, 4), 1)
+        joined = stream.joined(first, second)
+        expected = stream.counts.binning.encode(np.concatenate([x[8:], y[8:]], axis=2).reshape(40, -1))
+        np.testing.assert_array_equal(joined.codes, expected)
+        assert whole.tokens_seen == 200
+
+
+CORPUS = [f"text {k}: " + "the quick brown fox jumps over the lazy dog, and on; " * (1 + k % 5) for k in range(12)]
+BETWEEN = Probe(pairs="between", calibration_tokens=200, bins=4, lags=2, shards=16, moments=True)
+
+
+@pytest.mark.filterwarnings("ignore:the edges do not represent")
+def test_runs_are_the_same_for_any_batch_size_and_gone_on_with(tiny: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(corpus, "_PIECE", 100)
+    monkeypatch.setattr(corpus, "_BLOCK", 300)
+    runs = [mi_probe.accumulate(tiny, CORPUS, BETWEEN, batch_size=size) for size in (1, 3, 8)]
+    path = tmp_path / "state.safetensors"
+    mi_probe.accumulate(tiny, CORPUS, BETWEEN, max_tokens=500, checkpoint=path)
+    left = 30
+
+    def stop(activation: Any, hook: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    path.unlink()
+    with tiny.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", stop)]), pytest.raises(Stopped):
+        mi_probe.accumulate(tiny, CORPUS, BETWEEN, checkpoint=path, batch_size=2)
+    assert 200 < ProbeState.load(path).tokens_seen < runs[0].tokens_seen
+    runs.append(mi_probe.accumulate(tiny, CORPUS, BETWEEN, checkpoint=path, resume=True))
+    runs.append(ProbeState.load(path))
+    for run in runs[1:]:
+        assert [stream.read() for stream in run.streams.values()] == [stream.read() for stream in runs[0].streams.values()]
+    rows = captured_corpus(tiny)
+    for k, (name, counts) in enumerate(runs[0].counts.items()):
+        require_histograms(counts, runs[0].binnings[name], rows[k], rows[k + 1])
+
+
+def captured_corpus(model: Any) -> list[np.ndarray]:
+    rows = [mi_probe.sample_activations(model, CORPUS, f"hidden_states.{k}", max_tokens=10**6) for k in range(4)]
+    return [part.astype(np.float64) for part in rows]
+
+
+@pytest.mark.filterwarnings("ignore:edges are fitted on")
+@pytest.mark.parametrize("more", [{}, {"dimensions": 5}, {"dimensions": [1, 4, 15]}, {"dimensions": 3, "chosen_by": "random"}])
+def test_edges_of_a_sample_are_saved_and_used_again(tiny: Any, tmp_path: Path, more: dict[str, Any]) -> None:
+    probe = replace(BETWEEN, **more)
+    edges = mi_probe.calibrate(tiny, CORPUS, probe, seed=1)
+    edges.save(tmp_path / "edges.safetensors")
+    again = Edges.load(tmp_path / "edges.safetensors")
+    assert again == edges
+    assert [side.point for side in edges["hidden_states.1 -> hidden_states.2"].sides] == ["hidden_states.1", "hidden_states.2"]
+    counted = mi_probe.accumulate(tiny, CORPUS, probe, edges=again)
+    if not more:  # the probe may leave to the edges which dimensions are counted
+        assert counted.counts == mi_probe.accumulate(tiny, CORPUS, BETWEEN, edges=again).counts
+    elif more != {"dimensions": 5}:
+        fewer = mi_probe.accumulate(tiny, CORPUS, BETWEEN, edges=again)
+        assert fewer.counts == counted.counts
+        assert fewer.probe.dimensions is not None
+    rows = captured_corpus(tiny)
+    for k, (name, counts) in enumerate(counted.counts.items()):
+        require_histograms(counts, edges[name], rows[k], rows[k + 1])
+    with pytest.raises(HookPointError, match="edges and probe differ at 'hidden_states.0 -> hidden_states.1'"):
+        mi_probe.attach(tiny, Probe(), edges=again)
+    plain = {name: Binning(b.edges, b.method, frame=b.frame) for name, b in edges.items()}
+    with pytest.raises(HookPointError, match="side by side"):
+        mi_probe.attach(tiny, Probe(pairs="between"), edges=plain)
+    with pytest.raises(HookPointError, match="other dimensions than the probe asks for"):
+        mi_probe.attach(tiny, Probe(pairs="between", dimensions=[7, 8]), edges=again)
+
+
+def test_memory_is_known_before_it_is_taken_and_the_ways_out_are_true() -> None:
+    probe = Probe(pairs="between", bins=8, lags=0)
+    widths: dict[str, Any] = {f"a.{k} -> b.{k}": (400, 300) for k in range(10)} | {"wide": (800, 200), "unknown": "why"}
+    run = Run(pass_tokens=0, rows=0)
+    found = footprint(probe, widths, run)
+    assert found.points[0].counts == JointCounts.nbytes_for(700, 120_000, 8)
+    assert (found.points[0].pairs, found.points[10].pairs) == (120_000, 160_000)
+    for share in (2, 3):
+        assert footprint(probe, widths, replace(run, shares=share)).points[0].pairs == -(-120_000 // share)
+    ways = ways_out(probe, widths, run, 0.6 * found.most_needed)
+    words = [way.what for way in ways]
+    assert any("pairs of hook points (between=)" in what for what in words)
+    assert not any("(pairs=)" in what for what in words)
+    (fewer,) = [what for what in words if "dimensions at each place" in what]
+    k = int(fewer.split()[0])
+    assert footprint(replace(probe, dimensions=k), {"wide": (800, 400)}, run).points[0].pairs == k * k
+    with pytest.raises(MemoryRefusedError, match=r"at 11 pairs of hook points[\s\S]*between="):
+        refuse_unless_it_fits(probe, {k: v for k, v in widths.items() if k != "unknown"}, run, 1e7 * 6)
+
+
+def test_attach_refuses_what_does_not_fit_and_counts_nothing(tiny: Any) -> None:
+    with pytest.raises(MemoryRefusedError, match="3 pairs of hook points"):
+        mi_probe.attach(tiny, Probe(pairs="between"), memory=1000)
+    state = ProbeState(Probe(pairs="between", calibration_tokens=100), memory=1000)
+    x, y = two_places(texts=6)
+    with pytest.raises(MemoryRefusedError):
+        state.update(("a", "b"), (x, y))
+    assert not state.streams

@@ -31,6 +31,7 @@ TEXTS = [f"text {k}: " + "the quick brown fox jumps over the lazy dog, and on; "
 WHAT = Probe(calibration_tokens=300, bins=4, trim_z=2.5, lags=2, shards=16, moments=True)
 ON_DEVICE = Probe(bins=4, trim_z=2.5, calibration_tokens=300, lags=2, shards=16)
 FEW = Probe(calibration_tokens=300, bins=5, dimensions=9, pairs=20, lags=0)
+BETWEEN = Probe(pairs="between", calibration_tokens=300, bins=4, lags=2, moments=True)
 SIZES = (2, 3, 5)
 LOCALLY = {"correction": "panzeri_treves", "p_values": "gamma"}
 
@@ -62,6 +63,7 @@ def whole_runs(model: Any, folder: Path, ranks: Ranks | None = None) -> None:
         ("given", WHAT, {"edges": edges, "max_tokens": 2700}),
         ("sampled", WHAT, {"calibration": "sample" if ranks.size == 1 else "auto", "seed": 3}),
         ("few", FEW, {"calibration": "sample", "batch_size": 3}),
+        ("between", BETWEEN, {"calibration": "sample", "batch_size": 3}),
         ("device", ON_DEVICE, {"edges": edges, "max_tokens": 900, "count_on": "device"}),
     ):
         saved = folder / f"{name}.state.safetensors"
