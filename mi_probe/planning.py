@@ -156,7 +156,8 @@ class Plan:
         files = (f"{in_bytes(self.footprint.state_file)}     ", f"{in_bytes(total('results'))}     ")
         rows.append(("in all", str(len(known)), "", f"{total('pairs'):,}", "", *files))
         widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-        lines = [f"{self.model}: what the probe takes at {len(self.footprint.points)} hook points"]
+        places = "pairs of hook points" if self.probe.pairs == "between" else "hook points"
+        lines = [f"{self.model}: what the probe takes at {len(self.footprint.points)} {places}"]
         for row in rows:
             cells = [cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))]
             lines.append(f"  {'  '.join(cells)}".rstrip())

@@ -50,6 +50,12 @@ def _is_embedding(name: str) -> bool:
     return name in ("hidden_states.0", "embed", "resid_pre.0")
 
 
+def _family(name: str) -> str:
+    """What the layers of one kind of hook point, or of two that meet, have in common."""
+    parts = name.split(" -> ")
+    return " -> ".join(part.rpartition(".")[0] if part.rpartition(".")[2].isdigit() else part for part in parts)
+
+
 def _label(name: str) -> str:
     return f"{name} (embedding)" if _is_embedding(name) else name
 
@@ -134,6 +140,8 @@ def heat_map(
 ) -> Figure:
     """Matrix of one hook point, its variables ordered so that those that share much stand together.
 
+    Of pairs between two hook points it is the rectangle, in the order of the dimensions: those with themselves are its diagonal.
+
     Parameters
     ----------
     point : PairwiseMI
@@ -154,6 +162,8 @@ def heat_map(
     from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
     from scipy.spatial.distance import squareform
 
+    if point.sides:
+        return _rectangle(point, title, most, units, variables)
     mi = per_nat(units) * np.nan_to_num(point.mi)
     np.fill_diagonal(mi, 0)
     blank = np.zeros(mi.shape, dtype=bool)
@@ -188,6 +198,27 @@ def heat_map(
     else:
         axes.set_xticks([])
         axes.set_yticks([])
+    axes.set_title(title, loc="left", fontsize=10)
+    return figure
+
+
+def _rectangle(point: PairwiseMI, title: str, most: int, units: Units, variables: str) -> Figure:
+    mi = per_nat(units) * point.between()
+    means = np.nan_to_num(mi)
+    rows, columns = (np.sort(np.argsort(-means.mean(axis=axis), kind="stable")[:most]) for axis in (1, 0))
+    labels = [point.names[k] for k in rows], [point.names[len(mi) + k] for k in columns]
+    mi = mi[np.ix_(rows, columns)]
+    figure, axes = _figure(size=(6.6, 5.4))
+    top = float(np.nanquantile(mi, 0.999)) if np.isfinite(mi).any() else 1.0
+    image = axes.imshow(mi, cmap="magma", vmin=0, vmax=max(top, 1e-3), interpolation="nearest")
+    figure.colorbar(image, ax=axes, label=f"mutual information ({units})", extend="max", shrink=0.9)
+    first, second = (side.point for side in point.sides)
+    same = "\n(the diagonal is a dimension with itself; values below 0 are black)" if len(point.itself) else ""
+    axes.set_xlabel(f"{len(columns)} {variables} of {second}{same}")
+    axes.set_ylabel(f"{len(rows)} {variables} of {first}")
+    for axis, names in zip((axes.yaxis, axes.xaxis), labels, strict=True):
+        few = [name.rpartition(":")[2] for name in names] if len(names) <= 40 else []
+        axis.set_ticks(range(len(few)), few, fontsize=7)
     axes.set_title(title, loc="left", fontsize=10)
     return figure
 
@@ -239,7 +270,7 @@ def depth_profile(result: MIResult | PairwiseMI, *, units: Units = "nats") -> Fi
     means = scale * np.array([np.nanmean(result[n].pairs("mi")) for n in names])
     place = np.arange(len(names))
     figure, axes = _figure(size=(7.4, 4.2))
-    families = [n.rpartition(".")[0] if n.rpartition(".")[2].isdigit() else n for n in names]
+    families = [_family(n) for n in names]
     labels = ["middle 90 % of pairs", "middle half", "median", "mean"]
     for family in dict.fromkeys(families):  # lines join the layers of one kind, not one kind with another
         of = np.array([f == family for f in families])
@@ -251,9 +282,12 @@ def depth_profile(result: MIResult | PairwiseMI, *, units: Units = "nats") -> Fi
         labels = [""] * 4  # an empty one stays out of the legend
     axes.axhline(0, color=_GREY, lw=0.8, ls="--")
     shared = set(families)
-    short = [n.rpartition(".")[2] for n in names] if len(shared) == 1 else names
+    short = [" → ".join(part.rpartition(".")[2] for part in n.split(" -> ")) for n in names] if len(shared) == 1 else names
     _ticks(axes, place, short, [_is_embedding(n) for n in names])
-    axes.set_xlabel(f"{shared.pop()} (0 is the embedding)" if len(shared) == 1 and _is_embedding(names[0]) else "hook point")
+    if any(point.sides for point in result.values()):
+        axes.set_xlabel(f"from one place to another: {shared.pop()}" if len(shared) == 1 else "from one place to another")
+    else:
+        axes.set_xlabel(f"{shared.pop()} (0 is the embedding)" if len(shared) == 1 and _is_embedding(names[0]) else "hook point")
     axes.set_ylabel(f"mutual information of a pair ({units})")
     axes.legend(fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

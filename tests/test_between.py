@@ -519,13 +519,11 @@ def test_a_place_that_fires_twice_meets_the_other_with_the_firing_that_counts(ti
 
 
 def test_a_pass_that_does_not_reach_both_places_is_not_counted(tiny: Any) -> None:
-    with (
-        mi_probe.attach(tiny, Probe(pairs="between", calibration_tokens=5)) as probe,
-        pytest.warns(MIProbeWarning, match="early"),
-    ):
+    with mi_probe.attach(tiny, Probe(pairs="between", calibration_tokens=5)) as probe:
         tiny("one whole text")
         before = probe.counts["hidden_states.0 -> hidden_states.1"].copy()
-        tiny("another", stop_at_layer=2)
+        with pytest.warns(MIProbeWarning, match="early"):
+            tiny("another", stop_at_layer=2)
         assert probe.counts["hidden_states.0 -> hidden_states.1"] == before
     status = str(probe.status())
     assert "hidden_states.2 -> hidden_states.3" in status
@@ -605,7 +603,7 @@ def test_edges_of_a_sample_are_saved_and_used_again(tiny: Any, tmp_path: Path, m
     rows = captured_corpus(tiny)
     for k, (name, counts) in enumerate(counted.counts.items()):
         require_histograms(counts, edges[name], rows[k], rows[k + 1])
-    with pytest.raises(HookPointError, match="edges and probe differ at 'hidden_states.0 -> hidden_states.1'"):
+    with pytest.raises(HookPointError, match=r"edges and probe differ at 'hidden_states\.0 -> hidden_states\.1'"):
         mi_probe.attach(tiny, Probe(), edges=again)
     plain = {name: Binning(b.edges, b.method, frame=b.frame) for name, b in edges.items()}
     with pytest.raises(HookPointError, match="side by side"):

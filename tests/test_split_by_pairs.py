@@ -245,7 +245,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.parametrize("size", SIZES)
 def test_files_of_counts_and_estimates_are_those_of_one_process_byte_for_byte(runs: Path, size: int) -> None:
     one, many = files(runs / "of_1"), files(runs / f"of_{size}")
-    assert len(one) == 14
+    assert len(one) == 17
     assert one.keys() == many.keys()
     assert [name for name, content in one.items() if content != many[name]] == []
     state = ProbeState.load(runs / f"of_{size}" / "given.state.safetensors")
