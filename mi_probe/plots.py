@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["depth_profile", "distributions", "heat_map", "pair_scatter", "settling"]
+__all__ = ["depth_profile", "distributions", "fading", "heat_map", "pair_scatter", "settling"]
 
 _FIRST = "#D55E00"  # the embedding; with viridis for the blocks, told apart by colour-blind readers too
 _BLUE = "#0072B2"
 _GREY = "#555555"
+_STARTS = [_BLUE, _FIRST, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # Okabe and Ito's, told apart by everyone
 _CHUNK = 20_000  # values a density is estimated from; more would not move a line in the figure
 
 
@@ -211,6 +213,7 @@ def _rectangle(point: PairwiseMI, title: str, most: int, units: Units, variables
     figure, axes = _figure(size=(6.6, 5.4))
     top = float(np.nanquantile(mi, 0.999)) if np.isfinite(mi).any() else 1.0
     image = axes.imshow(mi, cmap="magma", vmin=0, vmax=max(top, 1e-3), interpolation="nearest")
+    axes.set_aspect("equal" if len(rows) == len(columns) else "auto")
     figure.colorbar(image, ax=axes, label=f"mutual information ({units})", extend="max", shrink=0.9)
     first, second = (side.point for side in point.sides)
     same = "\n(the diagonal is a dimension with itself; values below 0 are black)" if len(point.itself) else ""
@@ -291,6 +294,55 @@ def depth_profile(result: MIResult | PairwiseMI, *, units: Units = "nats") -> Fi
     axes.set_ylabel(f"mutual information of a pair ({units})")
     axes.legend(fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def fading(table: pandas.DataFrame, *, units: Units = "nats") -> Figure:
+    """What dimensions tell about themselves at later places (left), and about the others (right), from each place to start from.
+
+    Left, the line is the median over dimensions and the band their middle half; the ring is their entropy at the start, which is
+    what a dimension shares with itself there. Right, the mean over all pairs of different dimensions.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `mi_probe.fading`, in the same units.
+    units : {"nats", "bits"}
+        What the table is in.
+
+    Examples
+    --------
+    >>> import mi_probe, numpy as np
+    >>> state = mi_probe.ProbeState(mi_probe.Probe(pairs="between", bins=4))
+    >>> x, noise = np.random.default_rng(0).standard_normal((2, 800, 5))
+    >>> state.update(("before", "after"), (x, x + noise))
+    >>> len(fading(mi_probe.fading(state.estimate())).axes)
+    2
+    """
+    per_nat(units)  # which refuses other words
+    starts = list(dict.fromkeys(table["start"]))
+    order = {name: k for k, name in enumerate(dict.fromkeys([*starts[:1], *table["place"], *starts]))}
+    figure, (left, right) = _figure(1, 2, size=(11.0, 4.4))
+    for start, colour in zip(starts, cycle(_STARTS), strict=False):
+        rows = table[table["start"] == start]
+        at = [order[name] for name in rows["place"]]
+        left.fill_between(at, rows["itself_low"], rows["itself_high"], color=colour, alpha=0.25, lw=0)
+        left.plot([order[start], at[0]], [rows["entropy"].iloc[0], rows["itself"].iloc[0]], color=colour, lw=1, ls=":")
+        left.plot(order[start], rows["entropy"].iloc[0], color=colour, marker="o", mfc="white", ms=6, ls="")
+        left.plot(at, rows["itself"], color=colour, lw=2, marker="o", ms=3, label=f"from {_label(start)}")
+        right.plot(at, rows["others"], color=colour, lw=2, marker="o", ms=3)
+    families = {_family(name) for name in order}
+    ticks = [name.rpartition(".")[2] for name in order] if len(families) == 1 else list(order)
+    titles = "a dimension with itself: median, middle half", "with the other dimensions: mean of all pairs"
+    for axes, title in zip((left, right), titles, strict=True):
+        _ticks(axes, np.arange(len(order)), ticks, [_is_embedding(name) for name in order])
+        axes.set_xlabel(f"place: {families.copy().pop()}" if len(families) == 1 else "place")
+        axes.set_ylabel(f"mutual information ({units})")
+        axes.axhline(0, color=_GREY, lw=0.8, ls="--")
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    left.plot([], [], color=_GREY, marker="o", mfc="white", ms=6, ls="", label="entropy at the start")
+    left.legend(fontsize=8, frameon=False)
     return figure
 
 

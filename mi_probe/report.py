@@ -59,6 +59,9 @@ def describe(
         listed = f"{names[0]}, ..., {names[-1]}" if between else f"{names[0]} to {names[-1]}"
     if between:
         variables = f"{variables}, one at each of two places,"
+    if len(result) == 1:
+        where = f"{'from' if between else 'at'} {names[0]}"
+    elif between:
         where = f"for each of {len(names)} pairs of places: {listed}"
     else:
         where = f"at each of {len(names)} hook points, {listed}"
@@ -67,7 +70,7 @@ def describe(
     binned = _either(f"{p.bins} {p.method.replace('_', '-')} bins" for p in points)
     lines = [
         f"Measured: mutual information (MI) of {pairs} pairs of {variables} "
-        f"{where if len(result) > 1 else ('from ' if between else 'at ') + names[0]}, over {_samples(points)} {samples}, in {units}.",
+        f"{where}, over {_samples(points)} {samples}, in {units}.",
         f"Binned:   each variable into {binned}.",
         f"Chance:   the plain histogram estimate averages {raw}, but the same values paired at random would give {chance}.",
         *_shift(result, units),

@@ -136,6 +136,7 @@ DIRECTIONS: dict[str, set[str]] = {
         *("binning", "calibration", "corpus", "divided", "drift", "edges", "errors", "hooks", "probe", "ranks", "running"),
         *("shares", "sources", "state", "store"),
     },
+    "depth": {"errors", "pointresult", "result", "units"},
     "plots": {"corrections", "pointresult", "result", "units"},
     "report": {"corrections", "pointresult", "result", "units"},
     "info": {"coverage", "errors", "memory", "store"},
