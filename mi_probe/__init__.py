@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mi_probe.calibration import calibrate
     from mi_probe.corpus import documents, sample_text, sample_texts
     from mi_probe.counts import JointCounts
+    from mi_probe.depth import fading
     from mi_probe.edges import Edges
     from mi_probe.errors import MIProbeError, MIProbeWarning
     from mi_probe.estimation import pairwise
@@ -62,6 +63,7 @@ _HOME = {
     "convergence": "settling",
     "describe": "report",
     "documents": "corpus",
+    "fading": "depth",
     "ksg": "neighbours",
     "load_model": "models",
     "load_probe": "probe",
@@ -103,6 +105,7 @@ __all__ = [
     "documents",
     "errors",
     "estimators",
+    "fading",
     "hooks",
     "independence",
     "ksg",

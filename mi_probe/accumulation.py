@@ -396,7 +396,7 @@ def sample_activations(
     names = {p.key: p.hook_name for p in resolve(model, whole)}
     if point not in names:
         raise InputError(f"the probe has no hook point '{point}'{nearest(point, names)}; it has {', '.join(names)}.")
-    alone = replace(whole, hooks=names[point], layers=None, dimensions=None, chosen_by="variance", pairs="all")
+    alone = replace(whole, hooks=names[point], layers=None, dimensions=None, chosen_by="variance", pairs="all", between=None)
     alone = replace(alone, calibration_tokens=2**62)  # never complete: the rows stay rows
     with attach(model, alone, memory=float("inf")) as attached, torch.inference_mode():
         (stream,) = attached.streams.values()

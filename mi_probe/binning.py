@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mi_probe.errors import BinningError, InputError, MergeError
 
-__all__ = ["MAX_BINS", "MISSING", "TRIMMED", "Binning", "BinningMethod", "auto_bins", "mean_and_sd"]
+__all__ = ["MAX_BINS", "MISSING", "TRIMMED", "Binning", "BinningMethod", "Side", "auto_bins", "mean_and_sd"]
 
 BinningMethod = Literal["equal_count", "equal_width"]
 
@@ -58,6 +58,14 @@ def as_samples(x: ArrayLike) -> NDArray[np.floating]:
     return array
 
 
+class Side(NamedTuple):
+    """One of two hook points whose activations stand side by side."""
+
+    point: str
+    width: int
+    """Columns of its activation; in a result, variables."""
+
+
 @dataclass(frozen=True, eq=False)
 class Binning:
     """The inner edges of every variable. A value x gets the code ``number of edges <= x``.
@@ -86,6 +94,9 @@ class Binning:
         Some tokens of that sample, for pairs of tokens of different texts: the rank of each standardised value within its token.
     others_from : array, shape (tokens,), int64, optional
         Their documents; must be given with `others`.
+    sides : (Side, Side), optional
+        Two hook points whose activations, side by side, the rows are: first the columns of the one, then those of the other. None
+        by default: rows are of one hook point.
 
     Examples
     --------
@@ -105,6 +116,7 @@ class Binning:
     sample: NDArray[np.int64] | None = None
     others: NDArray[np.uint16] | None = None
     others_from: NDArray[np.int64] | None = None
+    sides: tuple[Side, ...] = ()
 
     def __post_init__(self) -> None:
         edges = np.array(self.edges, dtype=np.float64, order="C")  # a copy: nobody else may change frozen edges
@@ -132,6 +144,7 @@ class Binning:
             object.__setattr__(self, "sample", self._checked_sample(np.asarray(self.sample)))
         self._check_columns()
         self._check_others()
+        self._check_sides()
 
     def _check_others(self) -> None:
         if self.others is None and self.others_from is None:
@@ -183,6 +196,43 @@ class Binning:
         object.__setattr__(self, "width", int(self.width))
         object.__setattr__(self, "dimensions", None if len(dimensions) == self.width else dimensions)
 
+    def _check_sides(self) -> None:
+        sides = tuple(Side(str(point), int(width)) for point, width in self.sides)
+        object.__setattr__(self, "sides", sides)
+        if sides and (
+            len(sides) != 2
+            or min(side.width for side in sides) < 1
+            or sum(side.width for side in sides) != self.width
+            or not 0 < self.first < self.variables
+        ):
+            raise BinningError(
+                f"sides must be two hook points with {self.width} columns together, and variables of each; got {list(sides)}."
+            )
+
+    @property
+    def first(self) -> int:
+        """Variables of the first of two sides; 0 where rows are of one hook point."""
+        if not self.sides:
+            return 0
+        width = self.sides[0].width
+        return width if self.dimensions is None else int(np.searchsorted(self.dimensions, width))
+
+    def of_side(self, which: int) -> Binning:
+        """The edges of one of two sides, for its activations alone.
+
+        Examples
+        --------
+        >>> both = Binning(np.array([[0.0], [1.0], [2.0]]), "equal_count", width=3, sides=(Side("a", 1), Side("b", 2)))
+        >>> both.names, both.of_side(1).edges.ravel().tolist()
+        (('a:0', 'b:0', 'b:1'), [1.0, 2.0])
+        """
+        part = slice(self.first) if which == 0 else slice(self.first, None)
+        limits, frame = (None if a is None else a[part] for a in (self.limits, self.frame))
+        sample = None if self.sample is None else self.sample[part]
+        offset, width = which * self.sides[0].width, self.sides[which].width
+        dimensions = None if self.dimensions is None else self.dimensions[part] - offset
+        return Binning(self.edges[part], self.method, limits, frame, dimensions, width, sample)
+
     @property
     def variables(self) -> int:
         """Number of variables."""
@@ -195,13 +245,16 @@ class Binning:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the variables are called: the columns of the activation."""
+        """What the variables are called: the columns of the activation, behind the hook point's name if there are two."""
+        if self.sides:
+            return tuple(f"{side.point}:{name}" for k, side in enumerate(self.sides) for name in self.of_side(k).names)
         return tuple(map(str, range(self.variables) if self.dimensions is None else self.dimensions))
 
     def __repr__(self) -> str:
         trimmed = "" if self.limits is None else ", trimmed"
         chosen = "" if self.dimensions is None else f" of {self.width:,}"
-        return f"Binning({self.variables}{chosen} variables, {self.bins} bins, {self.method}{trimmed})"
+        variables = f"{self.first} + {self.variables - self.first}" if self.sides else str(self.variables)
+        return f"Binning({variables}{chosen} variables, {self.bins} bins, {self.method}{trimmed})"
 
     @classmethod
     def fit(
@@ -265,7 +318,8 @@ class Binning:
         """What a file needs: facts that JSON can hold, and arrays by name."""
         arrays: dict[str, NDArray[Any]] = {"edges": self.edges}
         arrays |= {name: getattr(self, name) for name in _OPTIONAL if getattr(self, name) is not None}
-        return {"method": self.method, "width": self.width}, arrays
+        sides = {"sides": [list(side) for side in self.sides]} if self.sides else {}
+        return {"method": self.method, "width": self.width, **sides}, arrays
 
     @classmethod
     def from_arrays(cls, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Binning:
@@ -291,7 +345,7 @@ class Binning:
         if facts["method"] not in get_args(BinningMethod):
             raise InputError(f"binning method {facts['method']!r} is not known.")
         optional = {name: arrays[name] for name in _OPTIONAL if name in arrays}
-        return cls(arrays["edges"], facts["method"], width=facts.get("width", 0), **optional)
+        return cls(arrays["edges"], facts["method"], width=facts.get("width", 0), sides=facts.get("sides", ()), **optional)
 
     def counted(self, codes: NDArray[np.uint8]) -> NDArray[np.int64]:
         """How many of these codes are in each bin, for each variable.
@@ -371,6 +425,9 @@ class Binning:
         """Raise `MergeError`, naming the first difference, unless both have the same edges."""
         if self.edges.shape != other.edges.shape or self.width != other.width:
             raise MergeError(f"binnings differ: {self!r} against {other!r}.")
+        if self.sides != other.sides:
+            one, two = (" and ".join(f"{s.point} ({s.width:,})" for s in b.sides) or "one hook point" for b in (self, other))
+            raise MergeError(f"binnings differ: they are of {one} against {two}.")
         mine, theirs = (np.arange(b.width) if b.dimensions is None else b.dimensions for b in (self, other))
         if not np.array_equal(mine, theirs):
             v = int(np.argmax(mine != theirs))

@@ -41,8 +41,8 @@ __all__ = [
     "collect",
     "compare_correlations",
     "compare_means",
-    "fading",
     "rank_trend",
+    "reach",
 ]
 
 Floats = NDArray[np.float64]
@@ -449,7 +449,7 @@ def against_unrelated(result: MIResult, unrelated: MIResult) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("point")
 
 
-def fading(table: pd.DataFrame) -> pd.DataFrame:
+def reach(table: pd.DataFrame) -> pd.DataFrame:
     """How far apart tokens still share more than tokens of different texts do.
 
     Parameters
@@ -474,7 +474,7 @@ def fading(table: pd.DataFrame) -> pd.DataFrame:
     >>> import pandas as pd
     >>> rows = [("p", "1", 1, 0.3), ("p", "2", 2, 0.2), ("p", "3-4", 3, 0.11), ("p", "unrelated", np.nan, 0.1)]
     >>> table = pd.DataFrame(rows, columns=["point", "key", "first", "mi"]).assign(last=[1, 2, 4, np.nan], se=0.02)
-    >>> fading(table)[["nearest", "farthest", "unrelated", "reach"]].values.tolist()
+    >>> reach(table)[["nearest", "farthest", "unrelated", "reach"]].values.tolist()
     [[0.3, 0.11, 0.1, 2.0]]
     """
     import pandas as pd

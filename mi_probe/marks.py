@@ -10,6 +10,8 @@ from mi_probe.canvas import VERMILION
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_MEET = " -> "
+
 __all__ = ["colours", "depth_axis", "family", "is_embedding", "label"]
 
 
@@ -31,19 +33,29 @@ def label(name: str) -> str:
 
 
 def family(name: str) -> str:
-    """What hook points of one kind have in common: their name without the layer."""
-    stem, _, layer = name.rpartition(".")
-    return stem if layer.isdigit() else name
+    """What hook points of one kind, or two that meet, have in common: their names without the layer.
+
+    Examples
+    --------
+    >>> family("resid_post.3"), family("resid_post.3 -> resid_post.4")
+    ('resid_post', 'resid_post -> resid_post')
+    """
+    parts = name.split(_MEET)
+    return _MEET.join(part.rpartition(".")[0] if part.rpartition(".")[2].isdigit() else part for part in parts)
 
 
 def depth_axis(axes: Axes, names: Sequence[str]) -> None:
     """Ticks 0, 1, ... of an x axis named for hook points."""
     shared = {family(name) for name in names}
     layers = len(shared) == 1 and not shared & set(names)
-    short = [name.rpartition(".")[2] for name in names] if layers else list(names)
+    short = [" → ".join(part.rpartition(".")[2] for part in name.split(_MEET)) for name in names] if layers else list(names)
     axes.set_xticks(range(len(names)), short, rotation=0 if max(map(len, short)) <= 4 else 90, ha="center")
     for tick, name in zip(axes.get_xticklabels(), names, strict=True):
         if is_embedding(name):
             tick.set_color(VERMILION)
             tick.set_fontweight("bold")
-    axes.set_xlabel(f"{shared.pop()} (0 is the embedding)" if layers and is_embedding(names[0]) else "hook point")
+    kind = shared.pop()
+    if any(_MEET in name for name in names):
+        axes.set_xlabel(f"from one place to another: {kind}" if layers else "from one place to another")
+    else:
+        axes.set_xlabel(f"{kind} (0 is the embedding)" if layers and is_embedding(names[0]) else "hook point")

@@ -11,6 +11,8 @@ from mi_probe.canvas import BLUE as _BLUE
 from mi_probe.canvas import GREY as _GREY
 from mi_probe.canvas import figure as _figure
 from mi_probe.corrections import WORDS
+from mi_probe.depth_plots import fading
+from mi_probe.depth_plots import rectangle as _rectangle
 from mi_probe.marks import colours as _colours
 from mi_probe.marks import depth_axis as _depth_axis
 from mi_probe.marks import family as _family
@@ -31,6 +33,7 @@ __all__ = [
     "against_distance",
     "depth_profile",
     "distributions",
+    "fading",
     "heat_map",
     "laminar",
     "mi_against_correlation",
@@ -126,6 +129,8 @@ def heat_map(
 ) -> Figure:
     """Matrix of one hook point, its variables ordered so that those that share much stand together.
 
+    Of pairs between two hook points it is the rectangle, in the order of the dimensions: those with themselves are its diagonal.
+
     Parameters
     ----------
     point : PairwiseMI
@@ -146,6 +151,8 @@ def heat_map(
     from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
     from scipy.spatial.distance import squareform
 
+    if point.sides:
+        return _rectangle(point, title, most, units, variables)
     mi = per_nat(units) * np.nan_to_num(point.mi)
     np.fill_diagonal(mi, 0)
     blank = np.zeros(mi.shape, dtype=bool)

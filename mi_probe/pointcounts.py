@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe.binning import Binning
-from mi_probe.counts import JointCounts
+from mi_probe.counts import JointCounts, pairs_between
 from mi_probe.errors import InputError, MergeError, MIProbeError
 from mi_probe.extras import Extras
 from mi_probe.gaussian import SecondMoments
@@ -46,7 +46,7 @@ class PointCounts:
     binning : Binning
     extras : Extras
     pairs : array, shape (pairs, 2), int, optional
-        As for `JointCounts`; all by default.
+        As for `JointCounts`; all by default. Where the edges have two sides, each variable of the one with each of the other.
     share : Share, optional
         As for `JointCounts`: the tables of this share of the pairs alone, into which codes of all processes go (`count_codes`).
         Lags and second moments are of what this process saw (`count_beside`), and add up over the processes.
@@ -83,6 +83,8 @@ class PointCounts:
         if extras.swap and share is not None and share.of > 1:
             raise InputError("pairs across documents (swap) are counted in the order of all documents: by one process only.")
         shape = (binning.variables, binning.bins)
+        if binning.sides:
+            pairs = pairs_between(binning.first, binning.variables)
         self.binning = binning
         self.on_device = DeviceBinning(binning)
         self.extras = extras
@@ -319,7 +321,7 @@ class PointCounts:
         of_edges = ("edges", "limits", "frame", "dimensions", "others", "others_from")
         arrays = {name: getattr(binning, name) for name in of_edges}
         same = {
-            "variables": f"{binning.variables} of {binning.width}",
+            "variables": " and ".join([f"{binning.variables} of {binning.width}", *(s.point for s in binning.sides)]),
             "bins": f"{binning.bins} {binning.method}",
             **{name: "none" if array is None else _digest(array) for name, array in arrays.items()},
             "pairs": "all" if self.joint.listed is None else _digest(self.joint.listed),
@@ -415,7 +417,7 @@ class PointCounts:
         self.flush()
         facts, arrays = self.binning.to_arrays()
         facts["samples"] = {}
-        if self.joint.listed is not None:
+        if self.joint.listed is not None and not self.binning.sides:  # which say it
             arrays["pairs"] = self.joint.listed
         for name, part in self._parts().items():
             facts["samples"][name] = part.n
@@ -457,7 +459,7 @@ class PointCounts:
             One is not there.
         """
         binning = Binning.from_arrays(facts, arrays)
-        pairs = arrays.get("pairs")
+        pairs = pairs_between(binning.first, binning.variables) if binning.sides else arrays.get("pairs")
         names = ["", *(f"shard.{s}." for s in range(extras.shards)), *(["swapped."] if extras.swap else [])]
         samples = facts.get("samples", {"": facts.get("n")})
         parts = {}

@@ -11,7 +11,7 @@ from mi_probe.binning import MAX_BINS, BinningMethod
 from mi_probe.errors import ProbeError, RoomError, nearest
 from mi_probe.extras import LAGS, MAX_LAGS, MAX_SHARDS, MIN_SHARDS, Extras
 from mi_probe.rooms import find, read_text
-from mi_probe.subset import ChosenBy, Dimensions, Pairs, Subset, as_dimensions, as_pairs
+from mi_probe.subset import Between, ChosenBy, Dimensions, Pairs, Subset, as_between, as_dimensions, as_pairs
 from mi_probe.tokenkeys import KeyedBy, TokenKeys
 
 if TYPE_CHECKING:
@@ -71,9 +71,14 @@ class Probe:
         ones, from `seed`, the same at all hook points of one size. Only random ones stand for all dimensions.
     seed : int
         For random dimensions and pairs.
-    pairs : "all", int, or sequence of (int, int)
-        Every pair of the dimensions that are measured; this many of their pairs, drawn at random from `seed`; or these pairs, by
-        the indices of their dimensions, in which case only dimensions that occur in one are measured.
+    pairs : "all", "between", int, or sequence of (int, int)
+        Every pair of the dimensions that are measured; each dimension of one hook point with each of another, see `between`; this
+        many of their pairs, drawn at random from `seed`; or these pairs, by the indices of their dimensions, in which case only
+        dimensions that occur in one are measured.
+    between : "next", "first", or sequence of (str, str)
+        With ``pairs="between"``, which hook points meet: each with the next one in the order of the model; the first one with
+        each later one; or these, by the names that results have, or by those of two named sets, which meet layer by layer. What
+        results call them is ``"hidden_states.0 -> hidden_states.1"``. "next", by default.
     method : {"equal_count", "equal_width"}
         How values are binned.
     bins : int or "auto"
@@ -131,6 +136,7 @@ class Probe:
     chosen_by: ChosenBy = "variance"
     seed: int = 0
     pairs: Pairs = "all"
+    between: Between = None
     method: BinningMethod = "equal_count"
     bins: int | Literal["auto"] = "auto"
     trim_z: float | None = None
@@ -161,6 +167,7 @@ class Probe:
             object.__setattr__(self, "labels", tuple(self.labels))
         object.__setattr__(self, "dimensions", as_dimensions(self.dimensions))
         object.__setattr__(self, "pairs", as_pairs(self.pairs))
+        object.__setattr__(self, "between", as_between(self.between, self.pairs))
         for name in ("visit", "skip_first", "sample_every", "seed", "bins", "calibration_tokens", "lags", "shards", "furthest"):
             value = getattr(self, name)
             if hasattr(value, "__index__") and not isinstance(value, bool):
@@ -186,7 +193,8 @@ class Probe:
     @property
     def subset(self) -> Subset:
         """Which dimensions and pairs are counted."""
-        return Subset(self.dimensions, self.chosen_by, self.seed, "none" if self.variables == "tokens" else self.pairs)
+        pairs = "none" if self.variables == "tokens" else self.pairs
+        return Subset(self.dimensions, self.chosen_by, self.seed, pairs, self.between)
 
     @property
     def extras(self) -> Extras:
@@ -272,7 +280,7 @@ class Probe:
 _SECTIONS: dict[str, tuple[str, ...]] = {
     "": ("about", "hooks", "layers", "when", "visit", "variables"),
     "tokens": ("skip_first", "skip_special", "sample_every"),
-    "subset": ("dimensions", "chosen_by", "seed", "pairs"),
+    "subset": ("dimensions", "chosen_by", "seed", "pairs", "between"),
     "binning": ("method", "bins", "trim_z", "calibration_tokens"),
     "extras": ("lags", "shards", "swap", "moments"),
     "token_pairs": ("by", "furthest", "labels"),

@@ -34,6 +34,7 @@ from mi_probe.probe import Probe
 from mi_probe.result import MIResult
 from mi_probe.shares import Share
 from mi_probe.stream import PointStream
+from mi_probe.subset import Width, name_between
 from mi_probe.tokens import PADDING, Choice, choose, real_tokens
 from mi_probe.units import Units
 
@@ -175,8 +176,8 @@ class ProbeState:
 
     def update(
         self,
-        point: str,
-        activations: ArrayLike,
+        point: str | tuple[str, str],
+        activations: ArrayLike | tuple[ArrayLike, ArrayLike],
         mask: ArrayLike | None = None,
         tokens: ArrayLike | None = None,
         documents: ArrayLike | None = None,
@@ -187,9 +188,9 @@ class ProbeState:
         Parameters
         ----------
         point : str
-            Any name; the same name adds to the same counts.
+            Any name; the same name adds to the same counts. Two of them where the probe has ``pairs="between"``.
         activations : array, shape (rows, variables) or (batch, position, variables)
-            NumPy array or torch tensor.
+            NumPy array or torch tensor. Two of them, of the same tokens, for two names.
         mask : array, shape (rows,) or (batch, position), of 0 and 1, optional
             The attention mask: rows where it is zero are padding, and left out. All count by default.
         tokens : array, shape (rows,) or (batch, position), int, optional
@@ -216,14 +217,18 @@ class ProbeState:
         >>> state.tokens_seen
         4
         """
-        values: Any = activations if hasattr(activations, "reshape") else np.asarray(activations)
-        shape = tuple(values.shape)
-        if len(shape) not in (2, 3) or not shape[-1]:
-            raise InputError(
-                f"activations of '{point}' must be (rows, variables) or (batch, position, variables), with at least one "
-                f"variable; got shape {shape}."
-            )
-        rows = as_samples(values.reshape(-1, shape[-1]))
+        between = self._two_of(point, activations)
+        names, arrays = ((point,), (activations,)) if between is None else (between, activations)
+        given = [_rows_of(name, array) for name, array in zip(names, arrays, strict=True)]  # type: ignore[arg-type]
+        shape, rows = given[0]
+        if between is not None:
+            point = name_between(*between)
+            if given[1][0][:-1] != shape[:-1]:
+                raise InputError(
+                    f"activations of '{between[0]}' and '{between[1]}' must be of the same tokens; got shapes {shape} and "
+                    f"{given[1][0]}."
+                )
+        assert isinstance(point, str)
         keep = None if mask is None else _fitting(mask, shape[:-1], f"the mask of '{point}'")
         if keep is not None and not np.isin(keep, (0, 1)).all():
             raise InputError(
@@ -251,13 +256,17 @@ class ProbeState:
             position = chosen % shape[-2] - first[chosen // shape[-2]]
             left_out = {PADDING: len(rows) - len(chosen)}
         with self._lock:
-            stream = self.streams.get(point) or PointStream(self.probe)
+            stream = self.streams.get(point) or PointStream(self.probe, between)
             try:
-                prepared = stream.prepare(rows if len(chosen) == len(rows) else rows[chosen])
+                parts = [
+                    stream.prepare(part if len(chosen) == len(part) else part[chosen], None if between is None else side)
+                    for side, (_, part) in enumerate(given)
+                ]
             except InputError as error:
                 raise InputError(f"at '{point}', {error}") from None
+            prepared = parts[0] if between is None else stream.joined(*parts)
             if stream.completes_with(prepared):
-                self._require_memory({point: shape[-1]}, rows.itemsize)
+                self._require_memory({point: prepared.width}, rows.itemsize)
             if numbers is None:
                 numbers = self._new_documents(point, texts)
             places = Places.of_batch(chosen, shape[-2], numbers, position, labels=named)
@@ -266,7 +275,21 @@ class ProbeState:
             if any(left_out.values()):
                 self.left_out.setdefault(point, Counter()).update(left_out)
 
-    def _require_memory(self, widths: dict[str, int], itemsize: int) -> None:
+    def _two_of(self, point: Any, activations: Any) -> tuple[str, str] | None:
+        """The two names that were given, where the probe takes two; None where it takes one."""
+        two = isinstance(point, tuple | list) and len(point) == 2 and all(isinstance(name, str) for name in point)
+        if self.probe.pairs != "between":
+            if isinstance(point, tuple | list):
+                raise InputError(f"two hook points, {point!r}, meet in a probe with pairs='between'; this one has pairs of one.")
+            return None
+        if not two or not isinstance(activations, tuple | list) or len(activations) != 2 or point[0] == point[1]:
+            raise InputError(
+                "this probe has pairs='between': give the names of two places, and the activations of both, such as "
+                f"update(('resid_pre.0', 'resid_post.0'), (x, y)); got {point!r}."
+            )
+        return point[0], point[1]
+
+    def _require_memory(self, widths: Mapping[str, Width], itemsize: int) -> None:
         """Raise `MemoryRefusedError` unless there is room for the tables at these hook points; their rows are there already."""
         run = Run(itemsize=itemsize, pass_tokens=0)
         refuse_unless_it_fits(self.probe, widths, run, self.memory, lambda found: found.total("kept") + found.most("moment"))
@@ -594,6 +617,8 @@ class ProbeState:
         started = self._started()
         for k, (name, stream) in enumerate(self.streams.items()):
             facts: dict[str, Any] = {"name": name, "n": stream.n, "left_out": dict(self.left_out.get(name, {}))}
+            if stream.between is not None:
+                facts["between"] = list(stream.between)
             if name in started:
                 more, parts = stream.read().to_arrays()
                 facts |= more
@@ -675,7 +700,8 @@ class ProbeState:
             for k, facts in enumerate(header["points"]):
                 if not isinstance(facts["name"], str):
                     raise InputError(f"the name of a hook point must be text; got {facts['name']!r}")
-                stream = PointStream(probe)
+                between = facts.get("between")
+                stream = PointStream(probe, None if between is None else (str(between[0]), str(between[1])))
                 if "method" in facts:
                     parts = {name.partition(".")[2]: a for name, a in arrays.items() if name.startswith(f"{k}.")}
                     stream = PointStream.frozen(
@@ -713,6 +739,18 @@ def require_labels(probe: Probe, labels: NDArray[np.int64] | None) -> None:
             "the probe counts pairs of tokens by label, and there are no labels: set probe.labels before each forward pass, or "
             "give labels= to update or accumulate."
         )
+
+
+def _rows_of(point: str, activations: ArrayLike) -> tuple[tuple[int, ...], NDArray[np.floating]]:
+    """The shape of activations, and their rows."""
+    values: Any = activations if hasattr(activations, "reshape") else np.asarray(activations)
+    shape = tuple(values.shape)
+    if len(shape) not in (2, 3) or not shape[-1]:
+        raise InputError(
+            f"activations of '{point}' must be (rows, variables) or (batch, position, variables), with at least one "
+            f"variable; got shape {shape}."
+        )
+    return shape, as_samples(values.reshape(-1, shape[-1]))
 
 
 def _token_ids(values: Any) -> list[int] | None:
