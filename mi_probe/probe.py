@@ -345,7 +345,7 @@ def _problems(probe: Probe) -> list[str]:
         ),
         (isinstance(probe.about, str), f"about must be text; got {probe.about!r}"),
     ]
-    subset = Subset(probe.dimensions, probe.chosen_by, probe.seed, probe.pairs)
+    subset = Subset(probe.dimensions, probe.chosen_by, probe.seed, probe.pairs, probe.between)
     return [*(message for good, message in checks if not good), *subset.problems(), *_problems_of_tokens(probe)]
 
 
