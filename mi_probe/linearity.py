@@ -90,8 +90,9 @@ def beyond_covariance(point: PairwiseMI, *, over: Over = "linear", method: False
     more than .05 have p below .05, and no more than .001 below .001, at 112 to 20,000 samples and correlations from 0 to .9; over
     "gaussian" up to .08 and .002, at few samples and strong correlation (a slow test measures it).
 
-    Tokens are not independent. Where there is `shard_se`, the error is as many times larger as it is larger than `se`. Where there
-    is `p`, which allows for tokens that resemble those before them, the larger of the two p-values is taken: both must be small.
+    Tokens are not independent. Where there is `shard_se`, the error is as many times larger as that is larger than `se`. Where
+    there is `p`, which allows for tokens that resemble those before them, the larger of the two p-values is taken: both must be
+    small.
 
     Parameters
     ----------
