@@ -9,7 +9,7 @@ VERSIONS := 2.18.0 3.9.0
 # And those in the table of docs/hooks.md, which `make table` writes: the range in pyproject.toml, from end to end.
 TABLE_VERSIONS := 2.16.1 2.18.0 3.9.0 4.0.0 4.2.0
 
-.PHONY: demo test test-slow test-versions table measured lint bench bench-corpora clean
+.PHONY: demo test test-slow test-versions table notebooks measured lint bench bench-corpora clean
 
 demo: $(STAMP)
 	$(BIN)/mi-probe run dimension_pairs --out mi_probe_out
@@ -31,6 +31,9 @@ table: $(STAMP) $(TABLE_VERSIONS:%=$(VENV)-%/.installed)
 	for version in $(TABLE_VERSIONS); do $(VENV)-$$version/bin/python tools/hook_table.py run || exit 1; done
 	$(BIN)/python tools/hook_table.py run
 	$(BIN)/python tools/hook_table.py write docs/hooks.md
+
+notebooks: $(STAMP)
+	$(BIN)/python tools/notebooks.py
 
 measured: $(STAMP)
 	$(BIN)/python benchmarks/correction_errors.py --out docs/measured/corrections.md

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from mi_probe.accumulation import accumulate, sample_activations
     from mi_probe.binning import Binning
     from mi_probe.calibration import calibrate
-    from mi_probe.corpus import documents, sample_text
+    from mi_probe.corpus import documents, sample_text, sample_texts
     from mi_probe.counts import JointCounts
+    from mi_probe.depth import fading
     from mi_probe.edges import Edges
     from mi_probe.errors import MIProbeError, MIProbeWarning
     from mi_probe.estimation import pairwise
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
     from mi_probe.pointresult import PairwiseMI
     from mi_probe.probe import Probe, load_probe
     from mi_probe.ranks import Ranks
+    from mi_probe.reading import Reading, read_text
     from mi_probe.report import describe
     from mi_probe.result import MIResult
     from mi_probe.settling import convergence
     from mi_probe.sources import Corpus, open_corpus
     from mi_probe.state import ProbeState
+    from mi_probe.tokenpairs import token_pairs
 
 # Names are fetched when first used: importing mi_probe costs milliseconds, and torch is not among them.
 _HOME = {
@@ -53,20 +56,25 @@ _HOME = {
     "Probe": "probe",
     "ProbeState": "state",
     "Ranks": "ranks",
+    "Reading": "reading",
     "accumulate": "accumulation",
     "attach": "hooks",
     "calibrate": "calibration",
     "convergence": "settling",
     "describe": "report",
     "documents": "corpus",
+    "fading": "depth",
     "ksg": "neighbours",
     "load_model": "models",
     "load_probe": "probe",
     "open_corpus": "sources",
     "pairwise": "estimation",
     "plan": "planning",
+    "read_text": "reading",
     "sample_activations": "accumulation",
     "sample_text": "corpus",
+    "sample_texts": "corpus",
+    "token_pairs": "tokenpairs",
 }
 _MODULES = (
     *("comparison", "corpus", "errors", "estimators", "hooks", "independence", "linearity", "options", "plots", "simulated"),
@@ -86,6 +94,7 @@ __all__ = [
     "Probe",
     "ProbeState",
     "Ranks",
+    "Reading",
     "accumulate",
     "attach",
     "calibrate",
@@ -96,6 +105,7 @@ __all__ = [
     "documents",
     "errors",
     "estimators",
+    "fading",
     "hooks",
     "independence",
     "ksg",
@@ -107,9 +117,12 @@ __all__ = [
     "pairwise",
     "plan",
     "plots",
+    "read_text",
     "sample_activations",
     "sample_text",
+    "sample_texts",
     "simulated",
+    "token_pairs",
     "units",
 ]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from mi_probe.running import Run, Wanted
 from mi_probe.shares import Share
 from mi_probe.sources import Corpus, as_corpus
 from mi_probe.state import SAME_MODEL, ProbeState
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Calibration", "SplitBy", "accumulate", "sample_activations"]
 
@@ -65,6 +68,7 @@ def accumulate(
     split_by: SplitBy = "tokens",
     batch_size: int = 8,
     first_document: int = 0,
+    labels: Callable[[torch.Tensor], Any] | None = None,
     memory: float | None = None,
     count_on: CountOn = "auto",
     progress: bool = False,
@@ -112,6 +116,9 @@ def accumulate(
     first_document : int
         Number of the first text. Where several processes count parts of one corpus that were made by hand, number texts through
         all of them, so that shards of documents fill evenly.
+    labels : callable, optional
+        For a probe that counts pairs of tokens by label: is given token ids, an int64 tensor of shape (batch, position), BOS
+        included, and returns the number of each token's label, of the same shape; -1 for none. Give the same one to go on.
     memory : float, optional
         As in `attach`. Texts that end before the calibration does are never refused: they need no tables.
     count_on : {"auto", "device", "cpu"}
@@ -159,6 +166,8 @@ def accumulate(
     ranks = ranks or Ranks.alone()
     path = None if checkpoint is None else Path(checkpoint)
     _require(batch_size, max_tokens, shard, checkpoint_tokens, path, resume, calibration, split_by)
+    if what.variables == "tokens" and split_by == "pairs":
+        raise InputError("tables of pairs of tokens are few and small: split the tokens among the processes (split_by='tokens').")
     share = Share(ranks.rank, ranks.size) if split_by == "pairs" and ranks.size > 1 else None
     there = ranks.broadcast(path is not None and path.exists())
     found = ranks.broadcast(_read(path, resume) if there and path is not None and ranks.first else None)
@@ -192,7 +201,7 @@ def accumulate(
         edges = ranks.broadcast(made)
     if memory is None and edges is None and corpus.nbytes is not None and corpus.nbytes < what.calibration_tokens:
         memory = float("inf")
-    wanted = Wanted(batch_size, max_tokens, shard, first_document, path, checkpoint_tokens, facts)
+    wanted = Wanted(batch_size, max_tokens, shard, first_document, path, checkpoint_tokens, facts, labels)
     with attach(model, what, edges=edges, memory=memory, count_on=count_on, share=share) as attached:
         if there and resume:
             _go_on(attached, path, found, facts, edges, ranks)
@@ -387,7 +396,7 @@ def sample_activations(
     names = {p.key: p.hook_name for p in resolve(model, whole)}
     if point not in names:
         raise InputError(f"the probe has no hook point '{point}'{nearest(point, names)}; it has {', '.join(names)}.")
-    alone = replace(whole, hooks=names[point], layers=None, dimensions=None, chosen_by="variance", pairs="all")
+    alone = replace(whole, hooks=names[point], layers=None, dimensions=None, chosen_by="variance", pairs="all", between=None)
     alone = replace(alone, calibration_tokens=2**62)  # never complete: the rows stay rows
     with attach(model, alone, memory=float("inf")) as attached, torch.inference_mode():
         (stream,) = attached.streams.values()

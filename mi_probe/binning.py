@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mi_probe.errors import BinningError, InputError, MergeError
 
-__all__ = ["MAX_BINS", "MISSING", "TRIMMED", "Binning", "BinningMethod", "auto_bins", "mean_and_sd"]
+__all__ = ["MAX_BINS", "MISSING", "TRIMMED", "Binning", "BinningMethod", "Side", "auto_bins", "mean_and_sd"]
 
 BinningMethod = Literal["equal_count", "equal_width"]
 
@@ -21,7 +21,7 @@ MISSING = 255
 TRIMMED = 254
 """The code of a value that was left out as an outlier: it lands in no bin either, and is counted apart."""
 
-_OPTIONAL = ("limits", "frame", "dimensions", "sample")  # arrays of a binning that a file may lack
+_OPTIONAL = ("limits", "frame", "dimensions", "sample", "others", "others_from")  # arrays of a binning that a file may lack
 
 MAX_BINS = 64
 """Tables hold bins * bins cells a pair; beyond this, codes of one byte would still do but no sample would."""
@@ -58,6 +58,14 @@ def as_samples(x: ArrayLike) -> NDArray[np.floating]:
     return array
 
 
+class Side(NamedTuple):
+    """One of two hook points whose activations stand side by side."""
+
+    point: str
+    width: int
+    """Columns of its activation; in a result, variables."""
+
+
 @dataclass(frozen=True, eq=False)
 class Binning:
     """The inner edges of every variable. A value x gets the code ``number of edges <= x``.
@@ -82,6 +90,13 @@ class Binning:
     sample : array, shape (variables, bins), int64, optional
         How many values of the sample that the edges were fitted on are in each bin: the shares that were intended. A label: edges
         with other samples, or none, are the same edges.
+    others : array, shape (tokens, variables), uint16, optional
+        Some tokens of that sample, for pairs of tokens of different texts: the rank of each standardised value within its token.
+    others_from : array, shape (tokens,), int64, optional
+        Their documents; must be given with `others`.
+    sides : (Side, Side), optional
+        Two hook points whose activations, side by side, the rows are: first the columns of the one, then those of the other. None
+        by default: rows are of one hook point.
 
     Examples
     --------
@@ -99,6 +114,9 @@ class Binning:
     dimensions: NDArray[np.intp] | None = None
     width: int = 0
     sample: NDArray[np.int64] | None = None
+    others: NDArray[np.uint16] | None = None
+    others_from: NDArray[np.int64] | None = None
+    sides: tuple[Side, ...] = ()
 
     def __post_init__(self) -> None:
         edges = np.array(self.edges, dtype=np.float64, order="C")  # a copy: nobody else may change frozen edges
@@ -125,6 +143,27 @@ class Binning:
         if self.sample is not None:
             object.__setattr__(self, "sample", self._checked_sample(np.asarray(self.sample)))
         self._check_columns()
+        self._check_others()
+        self._check_sides()
+
+    def _check_others(self) -> None:
+        if self.others is None and self.others_from is None:
+            return
+        others, documents = np.array(self.others), np.array(self.others_from)
+        if (
+            others.dtype != np.uint16
+            or others.ndim != 2
+            or not np.array_equal(np.sort(others, axis=1), np.broadcast_to(np.arange(self.variables), others.shape))
+            or documents.shape != (len(others),)
+            or documents.dtype != np.int64
+        ):
+            raise InputError(
+                f"others must be ranks from 0 of {self.variables} values of each token, uint16, with the document of each, "
+                f"int64; got {others.dtype} of shape {others.shape} and {documents.dtype} of shape {documents.shape}."
+            )
+        for name, array in (("others", others), ("others_from", documents)):
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
 
     def _checked_sample(self, given: NDArray[Any]) -> NDArray[np.int64]:
         if given.shape != (self.variables, self.bins) or given.dtype.kind not in "iu" or given.min(initial=0) < 0:
@@ -157,6 +196,43 @@ class Binning:
         object.__setattr__(self, "width", int(self.width))
         object.__setattr__(self, "dimensions", None if len(dimensions) == self.width else dimensions)
 
+    def _check_sides(self) -> None:
+        sides = tuple(Side(str(point), int(width)) for point, width in self.sides)
+        object.__setattr__(self, "sides", sides)
+        if sides and (
+            len(sides) != 2
+            or min(side.width for side in sides) < 1
+            or sum(side.width for side in sides) != self.width
+            or not 0 < self.first < self.variables
+        ):
+            raise BinningError(
+                f"sides must be two hook points with {self.width} columns together, and variables of each; got {list(sides)}."
+            )
+
+    @property
+    def first(self) -> int:
+        """Variables of the first of two sides; 0 where rows are of one hook point."""
+        if not self.sides:
+            return 0
+        width = self.sides[0].width
+        return width if self.dimensions is None else int(np.searchsorted(self.dimensions, width))
+
+    def of_side(self, which: int) -> Binning:
+        """The edges of one of two sides, for its activations alone.
+
+        Examples
+        --------
+        >>> both = Binning(np.array([[0.0], [1.0], [2.0]]), "equal_count", width=3, sides=(Side("a", 1), Side("b", 2)))
+        >>> both.names, both.of_side(1).edges.ravel().tolist()
+        (('a:0', 'b:0', 'b:1'), [1.0, 2.0])
+        """
+        part = slice(self.first) if which == 0 else slice(self.first, None)
+        limits, frame = (None if a is None else a[part] for a in (self.limits, self.frame))
+        sample = None if self.sample is None else self.sample[part]
+        offset, width = which * self.sides[0].width, self.sides[which].width
+        dimensions = None if self.dimensions is None else self.dimensions[part] - offset
+        return Binning(self.edges[part], self.method, limits, frame, dimensions, width, sample)
+
     @property
     def variables(self) -> int:
         """Number of variables."""
@@ -169,13 +245,16 @@ class Binning:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the variables are called: the columns of the activation."""
+        """What the variables are called: the columns of the activation, behind the hook point's name if there are two."""
+        if self.sides:
+            return tuple(f"{side.point}:{name}" for k, side in enumerate(self.sides) for name in self.of_side(k).names)
         return tuple(map(str, range(self.variables) if self.dimensions is None else self.dimensions))
 
     def __repr__(self) -> str:
         trimmed = "" if self.limits is None else ", trimmed"
         chosen = "" if self.dimensions is None else f" of {self.width:,}"
-        return f"Binning({self.variables}{chosen} variables, {self.bins} bins, {self.method}{trimmed})"
+        variables = f"{self.first} + {self.variables - self.first}" if self.sides else str(self.variables)
+        return f"Binning({variables}{chosen} variables, {self.bins} bins, {self.method}{trimmed})"
 
     @classmethod
     def fit(
@@ -239,7 +318,8 @@ class Binning:
         """What a file needs: facts that JSON can hold, and arrays by name."""
         arrays: dict[str, NDArray[Any]] = {"edges": self.edges}
         arrays |= {name: getattr(self, name) for name in _OPTIONAL if getattr(self, name) is not None}
-        return {"method": self.method, "width": self.width}, arrays
+        sides = {"sides": [list(side) for side in self.sides]} if self.sides else {}
+        return {"method": self.method, "width": self.width, **sides}, arrays
 
     @classmethod
     def from_arrays(cls, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Binning:
@@ -265,7 +345,7 @@ class Binning:
         if facts["method"] not in get_args(BinningMethod):
             raise InputError(f"binning method {facts['method']!r} is not known.")
         optional = {name: arrays[name] for name in _OPTIONAL if name in arrays}
-        return cls(arrays["edges"], facts["method"], width=facts.get("width", 0), **optional)
+        return cls(arrays["edges"], facts["method"], width=facts.get("width", 0), sides=facts.get("sides", ()), **optional)
 
     def counted(self, codes: NDArray[np.uint8]) -> NDArray[np.int64]:
         """How many of these codes are in each bin, for each variable.
@@ -345,6 +425,9 @@ class Binning:
         """Raise `MergeError`, naming the first difference, unless both have the same edges."""
         if self.edges.shape != other.edges.shape or self.width != other.width:
             raise MergeError(f"binnings differ: {self!r} against {other!r}.")
+        if self.sides != other.sides:
+            one, two = (" and ".join(f"{s.point} ({s.width:,})" for s in b.sides) or "one hook point" for b in (self, other))
+            raise MergeError(f"binnings differ: they are of {one} against {two}.")
         mine, theirs = (np.arange(b.width) if b.dimensions is None else b.dimensions for b in (self, other))
         if not np.array_equal(mine, theirs):
             v = int(np.argmax(mine != theirs))
@@ -366,6 +449,13 @@ class Binning:
             raise MergeError(
                 f"binnings differ: the limits of variable {self.names[v]} are {self.limits[v]} against {other.limits[v]}."
             )
+        for name in ("others", "others_from"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if (mine is None) != (theirs is None) or (mine is not None and not np.array_equal(mine, theirs)):
+                raise MergeError(
+                    "binnings differ: the tokens of other texts that pairs of tokens are compared with are not the same. Use one "
+                    "binning for both."
+                )
 
 
 def _limits(values: NDArray[np.floating], trim_z: float) -> NDArray[np.float64]:

@@ -25,6 +25,7 @@ from mi_probe.places import Places
 from mi_probe.probe import Probe, load_probe
 from mi_probe.sources import Corpus, as_corpus
 from mi_probe.stream import PointStream, fit_edges
+from mi_probe.subset import Width
 
 __all__ = ["calibrate"]
 
@@ -329,7 +330,8 @@ class _Sample:
         self._keys = np.zeros(0)
         self._from = np.zeros((0, 2), dtype=np.int64)  # document and stretch
         self._rows: dict[str, NDArray[np.floating]] = {}
-        self._widths: dict[str, int] = {}
+        self._widths: dict[str, Width] = {}
+        self._between: dict[str, tuple[str, str] | None] = {}
 
     @property
     def n(self) -> int:
@@ -349,6 +351,7 @@ class _Sample:
     def take(self, streams: Mapping[str, PointStream], batch: list[_Window], seed: int) -> None:
         """Take the rows of a forward pass out of the streams, and keep those that belong to the sample."""
         came = {key: stream.withdraw() for key, stream in streams.items()}
+        self._between = {key: stream.between for key, stream in streams.items()}
         _, places, _ = next(iter(came.values()))
         if not len(places):
             return
@@ -372,7 +375,7 @@ class _Sample:
         held[stay], held[into] = stay, enter
         self._keys, self._from = keys[held], origins[held]
 
-    def _make_room(self, came: Mapping[str, tuple[NDArray[np.floating], Places, int]]) -> None:
+    def _make_room(self, came: Mapping[str, tuple[NDArray[np.floating], Places, Width]]) -> None:
         kept = sum(self.size * rows.shape[1] * rows.itemsize for rows, _, _ in came.values())
         fitting = max(PointStream.fitting_nbytes_for(self.size, rows.shape[1], rows.itemsize) for rows, _, _ in came.values())
         free = free_memory()
@@ -388,4 +391,8 @@ class _Sample:
     def fitted(self, probe: Probe) -> dict[str, Binning]:
         """Edges at every hook point; the rows are given up on the way."""
         order = np.argsort(self._keys)  # the order, too, is one of the seed alone
-        return {key: fit_edges(probe, self._rows.pop(key)[order], self._widths[key]) for key in list(self._rows)}
+        documents = self._from[order, 0]
+        return {
+            key: fit_edges(probe, self._rows.pop(key)[order], self._widths[key], self._between[key], documents)
+            for key in list(self._rows)
+        }

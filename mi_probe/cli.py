@@ -31,7 +31,8 @@ app = App(
 @app.command
 def ls() -> None:
     """List the ready-made probes and recipes."""
-    uses: dict[rooms.Room, str] = {"recipes": "mi-probe run NAME", "probes": "mi-probe run RECIPE --probe NAME"}
+    as_notebook = "; as a Jupyter notebook: mi-probe cp NAME.ipynb"
+    uses: dict[rooms.Room, str] = {"recipes": f"mi-probe run NAME{as_notebook}", "probes": "mi-probe run RECIPE --probe NAME"}
     for which, use in uses.items():
         names = rooms.names(which)
         print(f"{which} ({use})")
@@ -49,25 +50,28 @@ def show(name: str) -> None:
     name : str
         As `mi-probe ls` lists it. A name that both have shows both.
     """
+    if name.endswith(".ipynb"):
+        recipe = f"{name.removesuffix('.ipynb')}.py"
+        raise RoomError(f"a notebook is to be opened: mi-probe cp {name}; it has the steps of {recipe}, which can be shown.")
     for path in _anywhere(name):
         print(f"# {path.name}\n{rooms.read_text(path)}")
 
 
 @app.command
 def cp(name: str, dest: Path = Path(), *, force: bool = False) -> None:
-    """Copy a recipe or a probe, to edit it.
+    """Copy a recipe, a recipe as a Jupyter notebook, or a probe, to edit it.
 
     Parameters
     ----------
     name : str
-        As `mi-probe ls` lists it; with its ending (.py or .toml) if a recipe and a probe share it.
+        As `mi-probe ls` lists it; with its ending (.py or .toml) if a recipe and a probe share it; with .ipynb for the notebook.
     dest : Path
         A folder, or the name of the copy.
     force : bool
         Replace a file that is there.
     """
-    sources = _anywhere(name)
     into_folder = dest.is_dir() or not dest.suffix
+    sources = _anywhere(name, notebooks=not into_folder and dest.suffix == ".ipynb")
     if not into_folder:
         sources = [s for s in sources if s.suffix == dest.suffix]
         if not sources:
@@ -80,7 +84,8 @@ def cp(name: str, dest: Path = Path(), *, force: bool = False) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(rooms.read_text(source), encoding="utf-8")
         path = str(target) if target.parent != Path() else f"./{target}"
-        print(f"copied to {target}; edit it, then: mi-probe run {path if target.suffix == '.py' else f'RECIPE --probe {path}'}")
+        uses = {".py": f"edit it, then: mi-probe run {path}", ".toml": f"edit it, then: mi-probe run RECIPE --probe {path}"}
+        print(f"copied to {target}; {uses.get(target.suffix, 'open it in Jupyter, or upload it to Colab')}")
 
 
 @app.command
@@ -317,13 +322,15 @@ def _standard_input_named(arguments: tuple[str, ...]) -> list[str]:
     return named
 
 
-def _anywhere(name: str) -> list[Path]:
+def _anywhere(name: str, *, notebooks: bool = False) -> list[Path]:
+    """The files of a name in all rooms, or of a name and an ending in one; notebooks only if they are asked for."""
     stem, dot, ending = name.rpartition(".")
+    has_ending = bool(dot) and f".{ending}" in (".py", ".toml", ".ipynb")
     found = []
-    for which in ("recipes", "probes"):
-        if (stem if dot and f".{ending}" in (".py", ".toml") else name) in rooms.names(which):
-            path = rooms.find(which, stem if dot else name)
-            if not dot or path.suffix == f".{ending}":
+    for which in ("recipes", "probes", "notebooks"):
+        if (stem if has_ending else name) in rooms.names(which):
+            path = rooms.find(which, stem if has_ending else name)
+            if path.suffix == f".{ending}" if has_ending else notebooks or which != "notebooks":
                 found.append(path)
     if not found:
         every = [*rooms.names("recipes"), *rooms.names("probes")]

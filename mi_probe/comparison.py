@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mi_probe.errors import InputError, nearest
+from mi_probe.result import MIResult
 from mi_probe.significance import FalseDiscoveries, false_discovery
 
 if TYPE_CHECKING:
@@ -35,11 +36,13 @@ __all__ = [
     "CorrelationKind",
     "MeanDifference",
     "RankTrend",
+    "against_unrelated",
     "bonferroni",
     "collect",
     "compare_correlations",
     "compare_means",
     "rank_trend",
+    "reach",
 ]
 
 Floats = NDArray[np.float64]
@@ -394,6 +397,105 @@ def collect(
     notes = table.pop("note")
     p = table["p"].to_numpy(dtype=np.float64)
     return table.assign(p_bonferroni=bonferroni(p), q=false_discovery(p, method=method), note=notes)
+
+
+def against_unrelated(result: MIResult, unrelated: MIResult) -> pd.DataFrame:
+    """How far pairs of tokens of one text lie above pairs of tokens that have nothing to do with each other.
+
+    The null of token pairs: tokens of different texts, at the same hook points. A pair's p-value is the share of them that share
+    as much as it does or more, (1 + b) / (1 + R) of R pairs (Phipson and Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9:39).
+
+    Parameters
+    ----------
+    result : MIResult
+        Of `Reading.token_pairs`.
+    unrelated : MIResult
+        Of `Reading.unrelated`, at the same hook points.
+
+    Returns
+    -------
+    DataFrame
+        A row for each hook point: ``median`` and ``unrelated_median`` of the MI, in nats; ``beyond``, the share of pairs above
+        95 % of the unrelated ones, .05 where the text makes no difference; and ``p_min``, the smallest p-value.
+
+    Raises
+    ------
+    InputError
+        The hook points differ.
+
+    Examples
+    --------
+    >>> import mi_probe
+    >>> x = np.random.default_rng(0).standard_normal((2, 128, 40))
+    >>> one, other = (mi_probe.MIResult({"toy": mi_probe.pairwise(each, p_values="none")}) for each in x)
+    >>> bool(against_unrelated(one, other).beyond["toy"] < 0.1)
+    True
+    """
+    import pandas as pd
+
+    if list(result) != list(unrelated):
+        raise InputError(f"the pairs are of {', '.join(result)}, and the unrelated ones of {', '.join(unrelated)}.")
+    rows = {}
+    for name, point in result.items():
+        mi, null = (values[np.isfinite(values)] for values in (point.pairs(), unrelated[name].pairs()))
+        above = len(null) - np.searchsorted(np.sort(null), mi, side="left")
+        p = (1 + above) / (1 + len(null))
+        rows[name] = {
+            "median": float(np.median(mi)),
+            "unrelated_median": float(np.median(null)),
+            "beyond": float((mi > np.quantile(null, 0.95)).mean()),
+            "p_min": float(p.min()),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("point")
+
+
+def reach(table: pd.DataFrame) -> pd.DataFrame:
+    """How far apart tokens still share more than tokens of different texts do.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `ProbeState.estimate_token_pairs`, of pairs by distance.
+
+    Returns
+    -------
+    DataFrame
+        A row for each hook point: ``nearest`` and ``farthest``, the MI at the least and at the largest distance; ``unrelated``,
+        with ``unrelated_se``; and ``reach``, the largest distance up to which every band is above unrelated by two standard
+        errors of the difference, 0 if not even the first is. NaN where there is nothing to compare with.
+
+    Raises
+    ------
+    InputError
+        The pairs are not counted by distance.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> rows = [("p", "1", 1, 0.3), ("p", "2", 2, 0.2), ("p", "3-4", 3, 0.11), ("p", "unrelated", np.nan, 0.1)]
+    >>> table = pd.DataFrame(rows, columns=["point", "key", "first", "mi"]).assign(last=[1, 2, 4, np.nan], se=0.02)
+    >>> reach(table)[["nearest", "farthest", "unrelated", "reach"]].values.tolist()
+    [[0.3, 0.11, 0.1, 2.0]]
+    """
+    import pandas as pd
+
+    rows = {}
+    for name, part in table.groupby("point", sort=False):
+        near = part[part["key"] != "unrelated"]
+        if near["first"].isna().any() or near.empty:
+            raise InputError(f"the pairs of tokens at {name} are not counted by distance: take Probe(variables='tokens').")
+        far = part[part["key"] == "unrelated"].iloc[0]
+        above = (near["mi"] - far["mi"] > 2 * np.hypot(near["se"], far["se"])).to_numpy()
+        upto = len(above) if above.all() else int(above.argmin())
+        known = np.isfinite(far["mi"]) and np.isfinite(far["se"])
+        rows[name] = {
+            "nearest": near["mi"].iloc[0],
+            "farthest": near["mi"].iloc[-1],
+            "unrelated": far["mi"],
+            "unrelated_se": far["se"],
+            "reach": (0.0 if upto == 0 else float(near["last"].iloc[upto - 1])) if known else _NAN,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("point")
 
 
 def _require_alternative(alternative: str) -> None:

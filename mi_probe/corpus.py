@@ -28,6 +28,7 @@ __all__ = [
     "documents",
     "packed",
     "sample_text",
+    "sample_texts",
     "windows",
     "windows_of",
 ]
@@ -113,8 +114,30 @@ def sample_text() -> str:
     >>> sample_text().count("coffee") >= 7
     True
     """
-    path = Path(__file__).resolve().parent / "data" / "turkish_coffee.txt"
-    return path.read_text(encoding="utf-8").strip()
+    return _bundled("turkish_coffee.txt")
+
+
+def sample_texts() -> list[Document]:
+    """The bundled passages on 32 unrelated subjects, of 90 to 130 words: each fits into the context of the bundled model.
+
+    None of them is about coffee, so that their tokens are unrelated to those of `sample_text` and to each other's.
+
+    Returns
+    -------
+    list of Document
+        Named by their titles, which are not part of the texts.
+
+    Examples
+    --------
+    >>> [document.name for document in sample_texts()[:3]]
+    ['The old bridge', 'What a bee carries home', 'Field report on the northern glacier']
+    """
+    passages = (passage.partition("\n") for passage in _bundled("passages.txt").split("\n\n"))
+    return [Document(title, " ".join(text.split())) for title, _, text in passages]
+
+
+def _bundled(name: str) -> str:
+    return (Path(__file__).resolve().parent / "data" / name).read_text(encoding="utf-8").strip()
 
 
 def documents(

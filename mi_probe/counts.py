@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mi_probe.ondevice import DeviceCounts
 
-__all__ = ["JointCounts", "PairIndices", "all_pairs", "checked_pairs", "tables_in_a_block"]
+__all__ = ["JointCounts", "PairIndices", "all_pairs", "checked_pairs", "pairs_between", "tables_in_a_block"]
 
 _BUFFER_ROWS = 4096
 PairIndices = tuple[NDArray[np.intp], NDArray[np.intp]]
@@ -85,6 +85,7 @@ class JointCounts:
         self.variables = variables
         self.bins = bins
         self._listed = None if pairs is None else checked_pairs(pairs, variables)
+        self._apart = _apart(self._listed, variables)
         self.share = None if share is None or share.of == 1 else share
         self._n = 0
         self._missing = np.zeros(variables, dtype=np.int64)
@@ -604,8 +605,19 @@ class JointCounts:
             if self.share is not None:
                 options["rows"] = self.share.rows(self.variables)
             kernels.count_pairs(codes, tables, **options)
-        else:
-            kernels.count_listed(codes, self._listed[slice(*self.places)], tables, **options)
+            return
+        first, last = self.places
+        begin, end = first, first
+        if self._apart:  # whole rows of the rectangle at once, which is several times as fast; a share may cut one
+            others = self.variables - self._apart
+            rows = -(-first // others), last // others
+            if rows[0] < rows[1]:
+                begin, end = rows[0] * others, rows[1] * others
+                inside = tables[begin - first : end - first]
+                kernels.count_pairs(codes, inside, rows=rows, apart=self._apart, **options)
+        for some in (slice(first, begin), slice(end, last)):
+            part = tables[some.start - first : some.stop - first]
+            kernels.count_listed(codes, self._listed[some], part, **options)
 
     def _require_whole(self) -> None:
         if self._broken:
@@ -648,6 +660,32 @@ def all_pairs(variables: int) -> PairIndices:
     return (_kept_pairs if variables <= _MOST_KEPT else _kept_pairs.__wrapped__)(variables)
 
 
+@lru_cache(maxsize=4)
+def pairs_between(first: int, variables: int) -> NDArray[np.intp]:
+    """The pairs of each of the first so many variables with each of the others, shape (pairs, 2), read-only.
+
+    Kept for the next call.
+
+    Examples
+    --------
+    >>> pairs_between(2, 4).tolist()
+    [[0, 2], [0, 3], [1, 2], [1, 3]]
+    """
+    i, j = np.divmod(np.arange(first * (variables - first), dtype=np.intp), max(1, variables - first))
+    return _read_only(np.stack([i, j + first], axis=1))
+
+
+def _apart(listed: NDArray[np.intp] | None, variables: int) -> int:
+    """How many of the first variables are paired with each of the others, and none among themselves; 0 if it is not so."""
+    if listed is None or not len(listed) or listed.shape[1] != 2:
+        return 0
+    first = int(listed[0, 1])
+    if len(listed) != first * (variables - first):
+        return 0
+    every = pairs_between(first, variables)
+    return first if listed is every or np.array_equal(listed, every) else 0
+
+
 @lru_cache(maxsize=2)
 def _kept_pairs(variables: int) -> PairIndices:
     first, second = map(_read_only, np.triu_indices(variables, 1))
@@ -670,13 +708,15 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def checked_pairs(pairs: ArrayLike, variables: int) -> NDArray[np.intp] | None:
-    """Pairs in an array of our own; None if they are all there are.
+    """Pairs in an array that nobody changes; None if they are all there are.
 
     Raises
     ------
     InputError
         They are not positions i < j among the variables, sorted and without repetition.
     """
+    if isinstance(pairs, np.ndarray) and pairs.ndim == 2 and pairs.dtype == np.intp and _apart(pairs, variables):
+        return None if variables == 2 else pairs_between(int(pairs[0, 1]), variables)  # one array for all who have them
     listed = np.array(pairs)
     if listed.ndim != 2 or listed.shape[1] != 2 or listed.dtype.kind not in "iu":
         raise InputError(f"pairs must be whole numbers of shape (pairs, 2); got {listed.dtype} of shape {listed.shape}.")

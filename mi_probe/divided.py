@@ -283,9 +283,8 @@ def _rows_of(name: str, kinds: Mapping[str, _Kind], share: Share) -> tuple[int, 
     """Which rows of an array are for a process."""
     if not _is_tables(name):
         return 0, kinds[name].shape[0]
-    point = name.partition(".")[0]
-    listed = kinds.get(f"{point}.pairs")
-    return share.places(kinds[f"{point}.margins"].shape[0], None if listed is None else listed.shape[0])
+    variables, pairs = kinds[f"{name.partition('.')[0]}.margins"].shape[0], kinds[name].shape[0]
+    return share.places(variables, None if pairs == variables * (variables - 1) // 2 else pairs)
 
 
 def _pieces(name: str, kinds: Mapping[str, _Kind], share: Share) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mi_probe import independence
-from mi_probe.binning import Binning, BinningMethod, as_samples
+from mi_probe.binning import Binning, BinningMethod, Side, as_samples
 from mi_probe.continuous import continuous
 from mi_probe.copula import binned_copula_correlation
 from mi_probe.corrections import Correction
@@ -155,8 +155,9 @@ def labelled(
 
     The parameters are those of `estimate_point`.
     """
-    joint = counts.joint
+    joint, binning = counts.joint, counts.binning
     found, more, note = columns
+    widths = binning.first, binning.variables - binning.first
     return PairwiseMI(
         found,
         counts.binning.names if names is None else tuple(map(str, names)),
@@ -169,6 +170,7 @@ def labelled(
         joint.trimmed.copy(),
         tuple(filter(None, (note, *_notes(counts, found), *notes))),
         joint.listed,
+        tuple(Side(side.point, width) for side, width in zip(binning.sides, widths, strict=False)),
     )
 
 
@@ -179,9 +181,11 @@ def _can_be_unbinned(counts: PointCounts) -> bool:
 def _notes(counts: PointCounts, found: Estimate) -> list[str]:
     joint = counts.joint
     notes = []
-    if counts.binning.dimensions is not None:
-        notes.append(f"{joint.variables:,} of {counts.binning.width:,} dimensions were counted")
-    if joint.listed is not None:
+    sides = counts.binning.sides
+    for where, of in [(f" of {side.point}", counts.binning.of_side(k)) for k, side in enumerate(sides)] or [("", counts.binning)]:
+        if of.dimensions is not None:
+            notes.append(f"{of.variables:,} of {of.width:,} dimensions{where} were counted")
+    if joint.listed is not None and not sides:
         every = joint.variables * (joint.variables - 1) // 2
         notes.append(f"{len(joint.listed):,} of {every:,} pairs were counted")
     if counts.binning.method != "equal_count":

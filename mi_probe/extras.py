@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mi_probe.tokenkeys import TokenKeys
+
 __all__ = ["LAGS", "MAX_LAGS", "MAX_SHARDS", "MIN_SHARDS", "Extras"]
 
 LAGS = 12
@@ -31,9 +33,12 @@ class Extras:
         memory, three times the counting.
     moments : bool
         Second moments of the values themselves, for the linear share of the MI.
+    tokens : TokenKeys, optional
+        Pairs of tokens, by key. None: none.
     """
 
     lags: int = 0
     shards: int = 0
     swap: bool = False
     moments: bool = False
+    tokens: TokenKeys | None = None

@@ -20,6 +20,7 @@ from mi_probe.pointcounts import PointCounts
 from mi_probe.probe import CORPUS_BINS, Probe
 from mi_probe.shares import Share
 from mi_probe.stream import PointStream
+from mi_probe.subset import Width, columns_of
 
 __all__ = [
     "Footprint",
@@ -34,8 +35,8 @@ __all__ = [
 
 _LEAST = 0.05  # of the dimensions or pairs: who wanted all of them has no use for fewer
 
-Widths = Mapping[str, int | str]
-"""Variables by hook point; or why their number is not known."""
+Widths = Mapping[str, Width | str]
+"""Variables by hook point, of both where two meet; or why their number is not known."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def footprint(
     Parameters
     ----------
     probe : Probe
-    widths : mapping of str -> int or str
+    widths : mapping of str -> int, (int, int) or str
     run : Run, optional
     most_variables, most_pairs : int, optional
         As if no hook point had more.
@@ -191,15 +192,19 @@ def footprint(
     return Footprint(points, run.weights, stays_rows)
 
 
-def _at(key: str, width: int | str, probe: Probe, run: Run, most_variables: int | None, most_pairs: int | None) -> PointFootprint:
+def _at(
+    key: str, width: Width | str, probe: Probe, run: Run, most_variables: int | None, most_pairs: int | None
+) -> PointFootprint:  # fmt: skip
     if isinstance(width, str):
         return PointFootprint(key, None, unknown=width)
     variables, pairs = probe.subset.size(width)
     if most_variables is not None and most_variables < variables:
-        variables, pairs = most_variables, min(pairs, most_variables * (most_variables - 1) // 2)
+        half = most_variables // 2
+        there = half * half if isinstance(width, tuple) else most_variables * (most_variables - 1) // 2
+        variables, pairs = most_variables, min(pairs, there)
     pairs = pairs if most_pairs is None else min(pairs, most_pairs)
     if run.shares > 1:
-        every = pairs == variables * (variables - 1) // 2
+        every = pairs == variables * (variables - 1) // 2 and not isinstance(width, tuple)
         pairs = Share(0, run.shares).largest(variables, None if every else pairs)
     rows = probe.calibration_tokens if run.rows is None else run.rows
     bins = probe.bins
@@ -213,7 +218,7 @@ def _at(key: str, width: int | str, probe: Probe, run: Run, most_variables: int 
     fitting = PointStream.fitting_nbytes_for(rows, variables, run.itemsize)
     # By variance, as dimensions are chosen unless one says otherwise, the rows of all of them wait.
     by_variance = probe.subset.by_variance or (most_variables is not None and probe.dimensions is None)
-    waiting = (rows + run.pass_tokens) * (width if by_variance else variables) * run.itemsize
+    waiting = (rows + run.pass_tokens) * (columns_of(width) if by_variance else variables) * run.itemsize
     return PointFootprint(
         key, variables, pairs, bins, kept.counts, kept.extras, kept.buffers, waiting, max(fitting, kept.flush), *found
     )
@@ -237,7 +242,7 @@ def ways_out(
     >>> ways[0].what, in_bytes(ways[0].needed)
     ('7 bins in place of 8', '17.8 GB')
     """
-    known = {key: width for key, width in widths.items() if isinstance(width, int)}
+    known = {key: width for key, width in widths.items() if not isinstance(width, str)}
     if not known:
         return []
     ways: list[WayOut] = []
@@ -260,7 +265,7 @@ def ways_out(
     for fewer in range(bins - 1, 2, -1):
         if weigh(f"{fewer} bins in place of {bins}", footprint(replace(probe, bins=fewer), known, run)):
             break
-    widest_first = sorted(known, key=lambda key: -known[key])
+    widest_first = sorted(known, key=lambda key: -columns_of(known[key]))
 
     def of_points(k: int) -> Footprint:
         return footprint(probe, {key: known[key] for key in widest_first[:k]}, run)
@@ -271,12 +276,19 @@ def ways_out(
     def of_pairs(k: int) -> Footprint:
         return footprint(probe, known, run, most_pairs=k)
 
-    variables, pairs = probe.subset.size(max(known.values()))
-    for of, most, words in (
+    variables, pairs = probe.subset.size(known[widest_first[0]])
+    of_each: list[tuple[Callable[[int], Footprint], int, str]] = [
         (of_points, len(known), "{k:,} of the {most:,} hook points (layers=)"),
         (of_variables, variables, "{k:,} of the {most:,} dimensions at each (dimensions=)"),
         (of_pairs, pairs, "{k:,} of the {most:,} pairs at each (pairs=)"),
-    ):
+    ]
+    if probe.pairs == "between":  # as many at each of two places, and no single pairs: these are not chosen at random
+        words = "{k:,} of the {most:,} dimensions at each place (dimensions=)"
+        of_each = [
+            (of_points, len(known), "{k:,} of the {most:,} pairs of hook points (between=)"),
+            (lambda k: of_variables(2 * k), variables // 2, words),
+        ]
+    for of, most, words in of_each:
 
         def fits(k: int, of: Callable[[int], Footprint] = of) -> bool:
             return needed(of(k)) <= free
@@ -300,7 +312,9 @@ def _largest(most: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def _hook_points(found: Footprint) -> str:
+def _hook_points(found: Footprint, probe: Probe) -> str:
+    if probe.pairs == "between":
+        return "1 pair of hook points" if len(found.points) == 1 else f"{len(found.points)} pairs of hook points"
     return "1 hook point" if len(found.points) == 1 else f"{len(found.points)} hook points"
 
 
@@ -326,7 +340,7 @@ def refuse_unless_it_fits(
         "  - no single change; several together: layers=, dimensions=, pairs=, bins=, calibration_tokens="
     ]
     raise MemoryRefusedError(
-        f"counting at {_hook_points(found)} takes {in_bytes(needed(found))}, and {in_bytes(max(0, free))} "
+        f"counting at {_hook_points(found, probe)} takes {in_bytes(needed(found))}, and {in_bytes(max(0, free))} "
         f"{whose}. '{largest.key}' alone, with {largest.pairs:,} pairs and {largest.bins} bins, keeps {in_bytes(largest.kept)}.\n"
         f"What would fit:\n" + "\n".join(lines) + "\n"
         "mi_probe.plan(model, probe) shows what takes how much. Where more memory will be free than is now, or for a text that "
@@ -334,7 +348,7 @@ def refuse_unless_it_fits(
     )
 
 
-def refuse_unless_device_has_room(probe: Probe, widths: Mapping[str, int], device: Any, may_take: float | None = None) -> None:
+def refuse_unless_device_has_room(probe: Probe, widths: Mapping[str, Width], device: Any, may_take: float | None = None) -> None:
     """Raise `MemoryRefusedError` unless the tables of these hook points fit on a device beside what is there.
 
     A device without memory of its own takes that of the machine, of which so many bytes may be taken.

@@ -148,10 +148,10 @@ class SecondMoments:
             )
         return cls(*binning.frame.T)
 
-    def steps(self, x: NDArray[np.floating]) -> NDArray[np.int16]:
-        """Standardised values in steps, and the lowest 16-bit number where a value is not finite."""
+    def steps(self, x: NDArray[np.floating], which: slice = slice(None)) -> NDArray[np.int16]:
+        """Standardised values in steps, and the lowest 16-bit number where a value is not finite; of some variables, if said."""
         with np.errstate(invalid="ignore"):
-            wide = np.rint((x.astype(np.float64) - self.centre) / (self.scale * _STEP))
+            wide = np.rint((x.astype(np.float64) - self.centre[which]) / (self.scale[which] * _STEP))
             steps = np.clip(wide, -_FARTHEST, _FARTHEST)
         return np.where(np.isfinite(x), steps, -_FARTHEST - 1).astype(np.int16)
 

@@ -189,11 +189,12 @@ def _points(contents: store.Contents) -> list[list[str]]:
         arrays = {name.partition(".")[2]: at for name, at in contents.tensors.items() if name.startswith(f"{k}.")}
         edges, tables, estimates = (arrays.get(name) for name in ("edges", "tables", "mi"))
         row = {"hook point": facts["name"]}
+        sides = " and ".join(str(side[1]) for side in facts.get("sides", ()))  # of an activation, or counted of it
         if edges is not None:
             all_of = f" of {facts['width']:,}" if facts.get("width", edges.shape[0]) != edges.shape[0] else ""
-            row |= {"dimensions": f"{edges.shape[0]:,}{all_of}"}
+            row |= {"dimensions": f"{edges.shape[0]:,}{all_of}" if all_of or not sides else sides}
         elif "variables" in facts:
-            row |= {"dimensions": f"{len(facts['variables']):,}"}
+            row |= {"dimensions": sides or f"{len(facts['variables']):,}"}
         pairs = tables or estimates
         row |= {"pairs": f"{pairs.shape[0]:,}"} if pairs is not None else {}
         bins = facts.get("bins", None if edges is None else edges.shape[1] + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,6 +12,7 @@ from cyclopts import Parameter
 from mi_probe.errors import InputError
 
 if TYPE_CHECKING:
+    from mi_probe.corpus import Document
     from mi_probe.sources import Corpus
 
 __all__ = ["Over", "Texts"]
@@ -67,16 +69,24 @@ class Texts:
         """Whether there are any, beside the bundled passage."""
         return self.text is not None or bool(self.text_file) or self.dataset is not None
 
-    def corpus(self) -> Corpus:
+    def corpus(self, otherwise: Sequence[Document] | None = None) -> Corpus:
         """The texts themselves.
+
+        Parameters
+        ----------
+        otherwise : sequence of Document, optional
+            What to take if none are named, in place of the bundled passage.
 
         Raises
         ------
         InputError
             A file, dataset, split or column that is not there, or more than one of text, files and dataset.
         """
-        from mi_probe.sources import open_corpus
+        from mi_probe.sources import as_corpus, open_corpus
 
+        if otherwise is not None and not self.named:
+            corpus = as_corpus(otherwise)
+            return corpus.shuffled(self.seed) if self.shuffle else corpus
         corpus = open_corpus(
             text=self.text,
             text_file=self.text_file or (),
@@ -87,6 +97,27 @@ class Texts:
             streaming=self.streaming,
         )
         return corpus.shuffled(self.seed) if self.shuffle else corpus
+
+    def document(self) -> Document:
+        """The text, where there is to be one only.
+
+        Raises
+        ------
+        InputError
+            There are several, or none.
+
+        Examples
+        --------
+        >>> Texts().document().name
+        'turkish_coffee'
+        """
+        from itertools import islice
+
+        found = list(islice(self.corpus().documents(), 2))
+        if len(found) != 1:
+            names = f"'{found[0].name}', '{found[1].name}'{' and maybe more' if len(found) > 1 else ''}" if found else "none"
+            raise InputError(f"this is about one text; got {names}. Name one, with --text or --text-file FILE.")
+        return found[0]
 
     def words(self) -> list[str]:
         """The same options, to be typed again."""

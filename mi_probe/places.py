@@ -30,12 +30,15 @@ class Places:
     text : array of int64, optional
         Rows with one number go on where earlier rows with that number ended, as a generation does step by step; -1 where nothing
         goes on, which is the default.
+    label : array of int64, optional
+        A number of each token's own, for `TokenKeys.by` "label"; -1 is none, which is the default.
     """
 
     sequence: Index
     position: Index
     document: Index
     text: Index | None = None
+    label: Index | None = None
 
     @classmethod
     def of_one_text(cls, n: int) -> Places:
@@ -50,6 +53,7 @@ class Places:
         documents: NDArray[np.integer],
         position: NDArray[np.integer] | None = None,
         texts: NDArray[np.integer] | None = None,
+        labels: NDArray[np.integer] | None = None,
     ) -> Places:
         """Those of a batch of sequences that were chosen.
 
@@ -64,6 +68,8 @@ class Places:
             Where each chosen one stands, if not at its place in the batch: behind padding, or behind cached tokens.
         texts : array, shape (sequences,), optional
             Of sequences that go on.
+        labels : array, shape (sequences, positions), optional
+            Of all tokens of the batch.
 
         Examples
         --------
@@ -75,7 +81,8 @@ class Places:
         sequence, column = np.divmod(chosen.astype(np.int64), max(positions, 1))
         where = column if position is None else np.asarray(position, dtype=np.int64)
         text = None if texts is None else np.asarray(texts, dtype=np.int64)[sequence]
-        return cls(sequence, where, np.asarray(documents, dtype=np.int64)[sequence], text)
+        label = None if labels is None else np.asarray(labels, dtype=np.int64).reshape(-1)[chosen]
+        return cls(sequence, where, np.asarray(documents, dtype=np.int64)[sequence], text, label)
 
     @classmethod
     def joined(cls, parts: Sequence[Places]) -> Places:
@@ -90,6 +97,7 @@ class Places:
             np.concatenate([empty, *(part.position for part in parts)]),
             np.concatenate([empty, *(part.document for part in parts)]),
             np.concatenate([empty, *(part.texts for part in parts)]),
+            None if all(part.label is None for part in parts) else np.concatenate([part.labels for part in parts]),
         )
 
     @property
@@ -97,11 +105,17 @@ class Places:
         """`text`, spelled out."""
         return np.full(len(self), -1, dtype=np.int64) if self.text is None else self.text
 
+    @property
+    def labels(self) -> Index:
+        """`label`, spelled out."""
+        return np.full(len(self), -1, dtype=np.int64) if self.label is None else self.label
+
     def __len__(self) -> int:
         return len(self.sequence)
 
     def __getitem__(self, which: slice) -> Places:
-        return Places(self.sequence[which], self.position[which], self.document[which], self.texts[which])
+        label = None if self.label is None else self.label[which]
+        return Places(self.sequence[which], self.position[which], self.document[which], self.texts[which], label)
 
     def starts(self) -> NDArray[np.intp]:
         """Index of the first row of each sequence."""

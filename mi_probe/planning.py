@@ -16,7 +16,7 @@ from mi_probe.counts import JointCounts
 from mi_probe.errors import InputError
 from mi_probe.footprint import Footprint, PointFootprint, Run, WayOut, footprint, ways_out
 from mi_probe.hooks import resolve
-from mi_probe.hooks.names import inner_of, require_enough, width_by_name
+from mi_probe.hooks.names import couples, inner_of, require_enough, width_by_name, widths_of_couples
 from mi_probe.hooks.widths import widths_in
 from mi_probe.kernels.threads import threads_allowed
 from mi_probe.lags import LaggedCounts
@@ -24,6 +24,7 @@ from mi_probe.memory import free_memory, in_bytes
 from mi_probe.models import outline
 from mi_probe.places import Places
 from mi_probe.probe import Probe, load_probe
+from mi_probe.subset import Width
 
 __all__ = ["Plan", "Speed", "plan"]
 
@@ -88,8 +89,8 @@ class Plan:
     probe : Probe
     model : str
         The model's name.
-    widths : dict of str -> int or str
-        Variables by hook point; or why their number cannot be told beforehand.
+    widths : dict of str -> int, (int, int) or str
+        Variables by hook point, of both where two meet; or why their number cannot be told beforehand.
     run : Run
         What will be fed, and the weights if the model is not loaded yet.
     footprint : Footprint
@@ -104,7 +105,7 @@ class Plan:
 
     probe: Probe
     model: str
-    widths: dict[str, int | str]
+    widths: dict[str, Width | str]
     run: Run
     footprint: Footprint
     free: int
@@ -155,7 +156,8 @@ class Plan:
         files = (f"{in_bytes(self.footprint.state_file)}     ", f"{in_bytes(total('results'))}     ")
         rows.append(("in all", str(len(known)), "", f"{total('pairs'):,}", "", *files))
         widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-        lines = [f"{self.model}: what the probe takes at {len(self.footprint.points)} hook points"]
+        places = "pairs of hook points" if self.probe.pairs == "between" else "hook points"
+        lines = [f"{self.model}: what the probe takes at {len(self.footprint.points)} {places}"]
         for row in rows:
             cells = [cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))]
             lines.append(f"  {'  '.join(cells)}".rstrip())
@@ -273,24 +275,26 @@ def plan(
     for name, number in (("tokens", tokens), ("pass_tokens", pass_tokens)):
         if number is not None and number < 1:
             raise InputError(f"{name} must be a whole number from 1; got {number!r}.")
-    widths: dict[str, int | str]
+    sizes: dict[str, int | str]
     weights = 0
     if isinstance(model, str | Path):
         with outline(model) as shapes:
             points, cfg = resolve(shapes, what), shapes.cfg
-            widths = widths_in(shapes, points)
-            widths |= {p.key: width_by_name(shapes, p) or widths[p.key] for p in points if isinstance(widths[p.key], str)}
+            meet = couples(shapes, what)
+            sizes = widths_in(shapes, points)
+            sizes |= {p.key: width_by_name(shapes, p) or sizes[p.key] for p in points if isinstance(sizes[p.key], str)}
             weights = 4 * sum(parameter.numel() for parameter in shapes.parameters())
         name, itemsize = Path(str(model)).name, 4
     else:
-        points, cfg = resolve(model, what), model.cfg
-        widths = {p.key: width_by_name(model, p) or "it is known after the first forward pass" for p in points}
-        rest = [p for p in points if isinstance(widths[p.key], str)]
+        points, meet, cfg = resolve(model, what), couples(model, what), model.cfg
+        sizes = {p.key: width_by_name(model, p) or "it is known after the first forward pass" for p in points}
+        rest = [p for p in points if isinstance(sizes[p.key], str)]
         if rest and inner_of(model) is not None:
             with outline(model) as shapes:
-                widths |= widths_in(shapes, rest)
+                sizes |= widths_in(shapes, rest)
         name, itemsize = str(getattr(cfg, "model_name", "the model")), 8 if "float64" in str(getattr(cfg, "dtype", "")) else 4
-    require_enough(what, widths)
+    require_enough(what, sizes)
+    widths = widths_of_couples(meet, sizes)
     run = Run(tokens, pass_tokens, int(getattr(cfg, "n_ctx", None) or pass_tokens), itemsize, weights)
     found = footprint(what, widths, run)
     bins = max((point.bins for point in found.points), default=0)

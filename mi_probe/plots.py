@@ -1,8 +1,7 @@
-"""Figures that a person reads: distributions, a heat map, clouds, the profile over depth, MI beside covariance."""
+"""Figures that a person reads: distributions, heat maps, clouds, profiles over depth, tokens, MI beside covariance."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,14 +9,19 @@ from numpy.typing import NDArray
 
 from mi_probe.canvas import BLUE as _BLUE
 from mi_probe.canvas import GREY as _GREY
-from mi_probe.canvas import (
-    VERMILION as _FIRST,
-)  # the embedding; with viridis for the blocks, told apart by colour-blind readers too
 from mi_probe.canvas import figure as _figure
 from mi_probe.corrections import WORDS
+from mi_probe.depth_plots import fading
+from mi_probe.depth_plots import rectangle as _rectangle
+from mi_probe.marks import colours as _colours
+from mi_probe.marks import depth_axis as _depth_axis
+from mi_probe.marks import family as _family
+from mi_probe.marks import is_embedding as _is_embedding
+from mi_probe.marks import label as _label
 from mi_probe.pointresult import PairwiseMI
 from mi_probe.relation_plots import mi_against_correlation, mi_and_covariance
 from mi_probe.result import MIResult, as_result
+from mi_probe.token_plots import against_distance, laminar, over_distance, token_depth, token_map, token_maps
 from mi_probe.units import Units, per_nat
 
 if TYPE_CHECKING:
@@ -26,34 +30,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "against_distance",
     "depth_profile",
     "distributions",
+    "fading",
     "heat_map",
+    "laminar",
     "mi_against_correlation",
     "mi_and_covariance",
+    "over_distance",
     "pair_scatter",
     "settling",
+    "token_depth",
+    "token_map",
+    "token_maps",
 ]
 
 _CHUNK = 20_000  # values a density is estimated from; more would not move a line in the figure
-
-
-def _colours(result: Iterable[str]) -> list[Any]:
-    """One for each hook point."""
-    from matplotlib import colormaps
-
-    names = list(result)
-    blocks = max(1, len(names) - 1)
-    viridis = colormaps["viridis"]
-    return [_FIRST if _is_embedding(n) else viridis(0.05 + 0.85 * k / blocks) for k, n in enumerate(names)]
-
-
-def _is_embedding(name: str) -> bool:
-    return name in ("hidden_states.0", "embed", "resid_pre.0")
-
-
-def _label(name: str) -> str:
-    return f"{name} (embedding)" if _is_embedding(name) else name
 
 
 def _density(values: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -96,7 +89,7 @@ def distributions(result: MIResult | PairwiseMI, *, units: Units = "nats") -> Fi
         pad = 0.08 * (high - low) + 1e-6
         start = max(low - pad, 0.0) if what == "raw" else low - pad  # the plain estimate is never negative
         grid = np.linspace(start, high + pad, 400)
-        for (name, point), colour in zip(result.items(), _colours(result), strict=True):
+        for (name, point), colour in zip(result.items(), _colours(list(result)), strict=True):
             first = _is_embedding(name)
             axes.plot(
                 grid,
@@ -115,7 +108,7 @@ def distributions(result: MIResult | PairwiseMI, *, units: Units = "nats") -> Fi
     level = float(np.nanmean(chance))
     left.axvline(level, color=_GREY, ls="--", lw=1)
     left.axvspan(*np.nanquantile(chance, [0.05, 0.95]), color=_GREY, alpha=0.12, lw=0)  # it differs between pairs
-    for (_, point), colour in zip(result.items(), _colours(result), strict=True):
+    for (_, point), colour in zip(result.items(), _colours(list(result)), strict=True):
         mean = scale * float(np.nanmean(point.pairs("chance"))) if len(point.pairs()) else np.nan
         left.axvline(mean, 0.965, 1.0, color=colour, lw=2)
     left.text(level, 0.955, " chance level", transform=left.get_xaxis_transform(), va="top", color=_GREY, fontsize=9)
@@ -135,6 +128,8 @@ def heat_map(
     point: PairwiseMI, *, title: str = "", most: int = 768, units: Units = "nats", variables: str = "variables"
 ) -> Figure:
     """Matrix of one hook point, its variables ordered so that those that share much stand together.
+
+    Of pairs between two hook points it is the rectangle, in the order of the dimensions: those with themselves are its diagonal.
 
     Parameters
     ----------
@@ -156,6 +151,8 @@ def heat_map(
     from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
     from scipy.spatial.distance import squareform
 
+    if point.sides:
+        return _rectangle(point, title, most, units, variables)
     mi = per_nat(units) * np.nan_to_num(point.mi)
     np.fill_diagonal(mi, 0)
     blank = np.zeros(mi.shape, dtype=bool)
@@ -248,7 +245,7 @@ def depth_profile(result: MIResult | PairwiseMI, *, units: Units = "nats") -> Fi
     means = scale * np.array([np.nanmean(result[n].pairs("mi")) for n in names])
     place = np.arange(len(names))
     figure, axes = _figure(size=(7.4, 4.2))
-    families = [n.rpartition(".")[0] if n.rpartition(".")[2].isdigit() else n for n in names]
+    families = [_family(n) for n in names]
     labels = ["middle 90 % of pairs", "middle half", "median", "mean"]
     for family in dict.fromkeys(families):  # lines join the layers of one kind, not one kind with another
         of = np.array([f == family for f in families])
@@ -259,10 +256,7 @@ def depth_profile(result: MIResult | PairwiseMI, *, units: Units = "nats") -> Fi
         axes.plot(at, means[of], color="black", lw=1.2, ls=":", marker="o", ms=3, label=labels[3])
         labels = [""] * 4  # an empty one stays out of the legend
     axes.axhline(0, color=_GREY, lw=0.8, ls="--")
-    shared = set(families)
-    short = [n.rpartition(".")[2] for n in names] if len(shared) == 1 else names
-    _ticks(axes, place, short, [_is_embedding(n) for n in names])
-    axes.set_xlabel(f"{shared.pop()} (0 is the embedding)" if len(shared) == 1 and _is_embedding(names[0]) else "hook point")
+    _depth_axis(axes, names)
     axes.set_ylabel(f"mutual information of a pair ({units})")
     axes.legend(fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
@@ -304,11 +298,3 @@ def settling(table: pandas.DataFrame, *, units: Units = "nats") -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(fontsize=8, frameon=False, loc="outside right center")
     return figure
-
-
-def _ticks(axes: Axes, place: NDArray[Any], labels: list[str], special: list[bool]) -> None:
-    axes.set_xticks(place, labels, rotation=0 if max(map(len, labels)) <= 4 else 90, ha="center")
-    for label, first in zip(axes.get_xticklabels(), special, strict=True):
-        if first:
-            label.set_color(_FIRST)
-            label.set_fontweight("bold")

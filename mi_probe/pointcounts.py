@@ -6,13 +6,14 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe.binning import Binning
-from mi_probe.counts import JointCounts
+from mi_probe.counts import JointCounts, pairs_between
 from mi_probe.errors import InputError, MergeError, MIProbeError
 from mi_probe.extras import Extras
 from mi_probe.gaussian import SecondMoments
@@ -20,6 +21,7 @@ from mi_probe.lags import LaggedCounts
 from mi_probe.ondevice import DeviceBinning
 from mi_probe.places import Places
 from mi_probe.shares import Share
+from mi_probe.tokencounts import TokenCounts
 
 __all__ = ["PointBytes", "PointCounts"]
 
@@ -44,7 +46,7 @@ class PointCounts:
     binning : Binning
     extras : Extras
     pairs : array, shape (pairs, 2), int, optional
-        As for `JointCounts`; all by default.
+        As for `JointCounts`; all by default. Where the edges have two sides, each variable of the one with each of the other.
     share : Share, optional
         As for `JointCounts`: the tables of this share of the pairs alone, into which codes of all processes go (`count_codes`).
         Lags and second moments are of what this process saw (`count_beside`), and add up over the processes.
@@ -56,6 +58,8 @@ class PointCounts:
         Document d is in shard d modulo their number.
     swapped : JointCounts or None
     moments : SecondMoments or None
+    tokens : TokenCounts or None
+        Pairs of tokens.
 
     Examples
     --------
@@ -79,6 +83,8 @@ class PointCounts:
         if extras.swap and share is not None and share.of > 1:
             raise InputError("pairs across documents (swap) are counted in the order of all documents: by one process only.")
         shape = (binning.variables, binning.bins)
+        if binning.sides:
+            pairs = pairs_between(binning.first, binning.variables)
         self.binning = binning
         self.on_device = DeviceBinning(binning)
         self.extras = extras
@@ -87,6 +93,10 @@ class PointCounts:
         self.shards = tuple(JointCounts(*shape, pairs, share) for _ in range(extras.shards))
         self.swapped = JointCounts(*shape, pairs) if extras.swap else None
         self.moments = SecondMoments.within(binning) if extras.moments else None
+        self.tokens = None
+        if extras.tokens is not None:
+            self.tokens = TokenCounts(extras.tokens, binning)
+            self.extras = replace(extras, tokens=self.tokens.keys)  # with the number of bins that "auto" stands for
         self._pool: deque[tuple[int, Any, NDArray[np.int64]]] = deque(maxlen=_POOL)
         self._turn = 0
         self._broken = False
@@ -111,6 +121,8 @@ class PointCounts:
             buffers += _POOL * sequence * (variables + 8)
         if extras.moments:
             more += SecondMoments.nbytes_for(variables)
+        if extras.tokens is not None:
+            more += TokenCounts.nbytes_for(extras.tokens, variables)
         return PointBytes(JointCounts.nbytes_for(variables, pairs, bins, samples), more, buffers, flush)
 
     @property
@@ -139,11 +151,18 @@ class PointCounts:
             and self.shards == other.shards
             and self.swapped == other.swapped
             and self.moments == other.moments
+            and self.tokens == other.tokens
         )
 
     __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
 
-    def update(self, codes: Any, places: Places, steps: NDArray[np.int16] | None = None) -> None:
+    def update(
+        self,
+        codes: Any,
+        places: Places,
+        steps: NDArray[np.int16] | None = None,
+        tokens: NDArray[np.uint8] | None = None,
+    ) -> None:
         """Count more samples.
 
         Parameters
@@ -154,8 +173,10 @@ class PointCounts:
             Of the same samples.
         steps : array, shape (samples, variables), int16, optional
             Standardised values, if second moments are kept: `SecondMoments.steps`.
+        tokens : array, shape (samples, variables), uint8, optional
+            Codes of the values of each token among themselves, if pairs of tokens are counted: `TokenCounts.codes`.
         """
-        self._require_fitting(codes, places, steps)
+        self._require_fitting(codes, places, steps, tokens)
         self.require_whole()
         self._broken = True  # until every part has it
         try:
@@ -164,7 +185,7 @@ class PointCounts:
             self._broken = False
             raise
         self._add_to_shards(codes, places.document)
-        self._add_beside(codes, places, steps)
+        self._add_beside(codes, places, steps, tokens)
         if self.swapped is not None:
             self._swap(self.swapped, codes, places)
         self._broken = False
@@ -189,26 +210,40 @@ class PointCounts:
         self._add_to_shards(codes, documents)
         self._broken = False
 
-    def count_beside(self, codes: Any, places: Places, steps: NDArray[np.int16] | None = None) -> None:
+    def count_beside(
+        self,
+        codes: Any,
+        places: Places,
+        steps: NDArray[np.int16] | None = None,
+        tokens: NDArray[np.uint8] | None = None,
+    ) -> None:
         """Count samples of this process into all but the tables; the parameters are those of `update`."""
-        self._require_fitting(codes, places, steps)
+        self._require_fitting(codes, places, steps, tokens)
         self.require_whole()
         self._broken = True  # as above
-        self._add_beside(codes, places, steps)
+        self._add_beside(codes, places, steps, tokens)
         self._broken = False
 
-    def _require_fitting(self, codes: Any, places: Places, steps: NDArray[np.int16] | None) -> None:
+    def _require_fitting(
+        self, codes: Any, places: Places, steps: NDArray[np.int16] | None, tokens: NDArray[np.uint8] | None
+    ) -> None:  # fmt: skip
         if len(places) != len(codes):
             raise InputError(f"there are places of {len(places)} samples for {len(codes)}.")
         if self.moments is not None and steps is None:
             raise InputError("second moments are kept here: update needs the standardised values, too.")
+        if self.tokens is not None and (tokens is None or tokens.shape != tuple(codes.shape)):
+            raise InputError("pairs of tokens are counted here: update needs the codes of each token's values, too.")
 
     def _add_to_shards(self, codes: Any, documents: NDArray[np.int64]) -> None:
         for number, shard in enumerate(self.shards):
             _add(shard, _rows(codes, np.flatnonzero(documents % len(self.shards) == number)))
 
-    def _add_beside(self, codes: Any, places: Places, steps: NDArray[np.int16] | None) -> None:
+    def _add_beside(
+        self, codes: Any, places: Places, steps: NDArray[np.int16] | None, tokens: NDArray[np.uint8] | None
+    ) -> None:  # fmt: skip
         self._lagged.update(codes, places)
+        if self.tokens is not None and tokens is not None:
+            self.tokens.update(tokens, places)
         if self.moments is not None and steps is not None:
             self.moments.update(steps)
 
@@ -255,6 +290,8 @@ class PointCounts:
         self.joint.require_same(other.joint, self.binning.names)
         if self.moments is not None and other.moments is not None:
             self.moments.require_same(other.moments)
+        if self.tokens is not None and other.tokens is not None:
+            self.tokens.require_same(other.tokens)
         for name in vars(self.extras):
             mine, theirs = getattr(self.extras, name), getattr(other.extras, name)
             if mine != theirs:
@@ -271,6 +308,8 @@ class PointCounts:
         self._lagged.counts[:] += other.lagged
         if self.moments is not None and other.moments is not None:
             self.moments += other.moments
+        if self.tokens is not None and other.tokens is not None:
+            self.tokens += other.tokens
         self._broken = False
         return self
 
@@ -279,9 +318,10 @@ class PointCounts:
     def description(self) -> dict[str, str]:
         """What must be equal for counts to move between processes: plain text, with digests in place of arrays."""
         binning = self.binning
-        arrays = {name: getattr(binning, name) for name in ("edges", "limits", "frame", "dimensions")}
+        of_edges = ("edges", "limits", "frame", "dimensions", "others", "others_from")
+        arrays = {name: getattr(binning, name) for name in of_edges}
         same = {
-            "variables": f"{binning.variables} of {binning.width}",
+            "variables": " and ".join([f"{binning.variables} of {binning.width}", *(s.point for s in binning.sides)]),
             "bins": f"{binning.bins} {binning.method}",
             **{name: "none" if array is None else _digest(array) for name, array in arrays.items()},
             "pairs": "all" if self.joint.listed is None else _digest(self.joint.listed),
@@ -320,9 +360,10 @@ class PointCounts:
         self._broken = False
 
     def beside(self) -> list[NDArray[np.int64]]:
-        """All sums but the tables, to be read or added to: lagged counts and second moments."""
+        """All sums but the tables, to be read or added to: lagged counts, second moments, pairs of tokens."""
         moments = () if self.moments is None else (getattr(self.moments, name) for name in SecondMoments.SUMS)
-        return [self._lagged.counts, *moments]
+        tokens = () if self.tokens is None else (getattr(self.tokens, name) for name in TokenCounts.SUMS)
+        return [self._lagged.counts, *moments, *tokens]
 
     def _clear_beside(self) -> None:
         for array in self.beside():
@@ -376,7 +417,7 @@ class PointCounts:
         self.flush()
         facts, arrays = self.binning.to_arrays()
         facts["samples"] = {}
-        if self.joint.listed is not None:
+        if self.joint.listed is not None and not self.binning.sides:  # which say it
             arrays["pairs"] = self.joint.listed
         for name, part in self._parts().items():
             facts["samples"][name] = part.n
@@ -385,6 +426,8 @@ class PointCounts:
             arrays["lagged"] = self.lagged
         if self.moments is not None:
             arrays |= {f"moments.{key}": getattr(self.moments, key) for key in SecondMoments.SUMS}
+        if self.tokens is not None:
+            arrays |= {f"tokens.{key}": getattr(self.tokens, key) for key in TokenCounts.SUMS}
         return facts, arrays
 
     @classmethod
@@ -416,7 +459,7 @@ class PointCounts:
             One is not there.
         """
         binning = Binning.from_arrays(facts, arrays)
-        pairs = arrays.get("pairs")
+        pairs = pairs_between(binning.first, binning.variables) if binning.sides else arrays.get("pairs")
         names = ["", *(f"shard.{s}." for s in range(extras.shards)), *(["swapped."] if extras.swap else [])]
         samples = facts.get("samples", {"": facts.get("n")})
         parts = {}
@@ -447,6 +490,10 @@ class PointCounts:
             counts.moments.restore({key: arrays[f"moments.{key}"] for key in SecondMoments.SUMS})
             if not np.array_equal(counts.moments.n[counts.joint.pair_indices], counts.joint.tables.sum(axis=(1, 2))):
                 raise InputError("the second moments are of other samples than the counts.")
+        if counts.tokens is not None and first:
+            counts.tokens.restore({key: arrays[f"tokens.{key}"] for key in TokenCounts.SUMS})
+            if counts.tokens.tokens[0] != counts.joint.n:
+                raise InputError("the pairs of tokens are of other samples than the counts.")
         known = set(counts.to_arrays()[1]) | {f"{name}trimmed" for name in names} | {"frame", "limits"}
         if not set(arrays) <= known:
             raise InputError(f"arrays that belong to nothing: {sorted(set(arrays) - known)}.")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.binning import BinningMethod
+from mi_probe.binning import BinningMethod, Side
 from mi_probe.corrections import Correction
 from mi_probe.errors import InputError
 from mi_probe.estimators import Estimate
@@ -46,7 +46,7 @@ class PairwiseMI(PairTable):
 
     Matrices are symmetric, of shape (variables, variables); their diagonal holds what a variable shares with itself, its entropy.
     `pairs` gives the same values as a vector, each pair once and no diagonal, which is what averages should be taken over. Where
-    only some pairs were counted, the others are NaN in every matrix.
+    only some pairs were counted, the others are NaN in every matrix. Pairs between two hook points are a rectangle, `between`.
 
     Attributes
     ----------
@@ -70,6 +70,9 @@ class PairwiseMI(PairTable):
         What a reader should know: which test `p` comes from or why there is none, variables that are constant.
     listed : array, shape (pairs, 2), or None
         The pairs that were counted, as positions among `names`; None if all of them were.
+    sides : (Side, Side), optional
+        The two hook points whose variables are paired, each of the one with each of the other, and how many they have. None by
+        default: all are of one.
 
     Examples
     --------
@@ -94,10 +97,12 @@ class PairwiseMI(PairTable):
     trimmed: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
     listed: NDArray[np.intp] | None = None
+    sides: tuple[Side, ...] = ()
 
     def __repr__(self) -> str:
+        variables = " x ".join(f"{side.width}" for side in self.sides) or len(self.names)
         return (
-            f"PairwiseMI({len(self.names)} variables, {len(self.estimate.mi):,} pairs, {self.samples:,} samples, "
+            f"PairwiseMI({variables} variables, {len(self.estimate.mi):,} pairs, {self.samples:,} samples, "
             f"{self.bins} {self.method} bins, {self.correction})"
         )
 
@@ -131,6 +136,53 @@ class PairwiseMI(PairTable):
         }
         some = None if self.listed is None else self.pair_indices
         return square(self.pairs(what), diagonals.get(what, np.full(len(self.names), np.nan)), some)
+
+    def between(self, what: str = "mi") -> NDArray[Any]:
+        """Any of `columns` as a rectangle: the variables of the first hook point down, those of the second across.
+
+        Where both have the same dimensions, the diagonal is what each of these tells about itself at the other place.
+
+        Raises
+        ------
+        InputError
+            There is no such column here, or all variables are of one hook point.
+
+        Examples
+        --------
+        >>> import mi_probe, numpy as np
+        >>> state = mi_probe.ProbeState(mi_probe.Probe(pairs="between"))
+        >>> x = np.random.default_rng(0).standard_normal((400, 3))
+        >>> state.update(("before", "after"), (x, x[:, :2]))
+        >>> point = state.estimate()["before -> after"]
+        >>> point.between().shape, point.between().argmax(axis=0), point.names[-1]
+        ((3, 2), array([0, 1]), 'after:1')
+        """
+        first, second = self._two_sides()
+        return self.pairs(what).reshape(first.width, second.width)
+
+    @property
+    def itself(self) -> NDArray[np.intp]:
+        """Where, among the pairs, those of one dimension at two hook points stand, shape (dimensions that are at both,).
+
+        Raises
+        ------
+        InputError
+            All variables are of one hook point.
+        """
+        first, second = self._two_sides()
+        of_each = (self.names[: first.width], self.names[first.width :])
+        here, there = (
+            np.array([name.removeprefix(f"{side.point}:") for name in names])
+            for side, names in zip((first, second), of_each, strict=True)
+        )
+        _, i, j = np.intersect1d(here, there, return_indices=True)
+        return np.sort(i * second.width + j)
+
+    def _two_sides(self) -> tuple[Side, Side]:
+        if not self.sides:
+            raise InputError("all variables here are of one hook point; Probe(pairs='between') has those of two.")
+        first, second = self.sides
+        return first, second
 
     @property
     def mi(self) -> NDArray[np.float64]:

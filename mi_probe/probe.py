@@ -11,13 +11,15 @@ from mi_probe.binning import MAX_BINS, BinningMethod
 from mi_probe.errors import ProbeError, RoomError, nearest
 from mi_probe.extras import LAGS, MAX_LAGS, MAX_SHARDS, MIN_SHARDS, Extras
 from mi_probe.rooms import find, read_text
-from mi_probe.subset import ChosenBy, Dimensions, Pairs, Subset, as_dimensions, as_pairs
+from mi_probe.subset import Between, ChosenBy, Dimensions, Pairs, Subset, as_between, as_dimensions, as_pairs
+from mi_probe.tokenkeys import KeyedBy, TokenKeys
 
 if TYPE_CHECKING:
     from mi_probe.planning import Plan
 
-__all__ = ["CORPUS_BINS", "NAMED_SETS", "Probe", "When", "load_probe"]
+__all__ = ["CORPUS_BINS", "NAMED_SETS", "Probe", "Variables", "When", "load_probe"]
 
+Variables = Literal["dimensions", "tokens"]
 When = Literal["before", "after"]
 
 CORPUS_BINS = 8
@@ -50,6 +52,9 @@ class Probe:
     visit : int, optional
         Which firing counts where a hook point fires several times in one forward pass (a looped model): 0 is the first, -1 the
         last. A token is counted once in any case. By default the last one, with a warning if the firings differ.
+    variables : {"dimensions", "tokens"}
+        What is paired: hidden dimensions, with tokens as samples; or tokens of one text, with hidden dimensions as samples. See
+        `ProbeState.estimate_token_pairs` for the latter.
     skip_first : int
         Leave out this many tokens at the start of each row of a batch: the first position carries massive activations. A long
         text is run in windows, each a row of its own.
@@ -66,9 +71,14 @@ class Probe:
         ones, from `seed`, the same at all hook points of one size. Only random ones stand for all dimensions.
     seed : int
         For random dimensions and pairs.
-    pairs : "all", int, or sequence of (int, int)
-        Every pair of the dimensions that are measured; this many of their pairs, drawn at random from `seed`; or these pairs, by
-        the indices of their dimensions, in which case only dimensions that occur in one are measured.
+    pairs : "all", "between", int, or sequence of (int, int)
+        Every pair of the dimensions that are measured; each dimension of one hook point with each of another, see `between`; this
+        many of their pairs, drawn at random from `seed`; or these pairs, by the indices of their dimensions, in which case only
+        dimensions that occur in one are measured.
+    between : "next", "first", or sequence of (str, str)
+        With ``pairs="between"``, which hook points meet: each with the next one in the order of the model; the first one with
+        each later one; or these, by the names that results have, or by those of two named sets, which meet layer by layer. What
+        results call them is ``"hidden_states.0 -> hidden_states.1"``. "next", by default.
     method : {"equal_count", "equal_width"}
         How values are binned.
     bins : int or "auto"
@@ -90,6 +100,13 @@ class Probe:
         is due to position and to being text at all (`swap`). Twice the memory, three times the counting.
     moments : bool
         Keep second moments of the values themselves, for the share of the MI that covariance sees (`linear`).
+    by : {"distance", "position", "label"}
+        Of pairs of tokens: those are counted together that are as far apart (1, 2, ... 16 tokens, in bands beyond), whose later
+        one stands at the same position, or whose labels are the same (``probe.labels``).
+    furthest : int
+        Pairs of tokens further apart than this are not counted.
+    labels : sequence of str
+        Names of the labels 0, 1, 2, ..., where pairs of tokens are counted by label.
     about : str
         One line that says what the probe is for; it changes nothing.
 
@@ -111,6 +128,7 @@ class Probe:
     layers: tuple[int, ...] | None = None
     when: When = "before"
     visit: int | None = None
+    variables: Variables = "dimensions"
     skip_first: int = 1
     skip_special: bool = True
     sample_every: int = 1
@@ -118,6 +136,7 @@ class Probe:
     chosen_by: ChosenBy = "variance"
     seed: int = 0
     pairs: Pairs = "all"
+    between: Between = None
     method: BinningMethod = "equal_count"
     bins: int | Literal["auto"] = "auto"
     trim_z: float | None = None
@@ -126,6 +145,9 @@ class Probe:
     shards: int = 0
     swap: bool = False
     moments: bool = False
+    by: KeyedBy = "distance"
+    furthest: int = 64
+    labels: tuple[str, ...] = ()
     about: str = ""
 
     def __post_init__(self) -> None:
@@ -141,9 +163,12 @@ class Probe:
                 object.__setattr__(self, "layers", tuple(layers))
             except TypeError:
                 problems.append(f"layers must be a list of whole numbers; got {self.layers!r}")
+        if not isinstance(self.labels, str) and hasattr(self.labels, "__iter__"):
+            object.__setattr__(self, "labels", tuple(self.labels))
         object.__setattr__(self, "dimensions", as_dimensions(self.dimensions))
         object.__setattr__(self, "pairs", as_pairs(self.pairs))
-        for name in ("visit", "skip_first", "sample_every", "seed", "bins", "calibration_tokens", "lags", "shards"):
+        object.__setattr__(self, "between", as_between(self.between, self.pairs))
+        for name in ("visit", "skip_first", "sample_every", "seed", "bins", "calibration_tokens", "lags", "shards", "furthest"):
             value = getattr(self, name)
             if hasattr(value, "__index__") and not isinstance(value, bool):
                 object.__setattr__(self, name, int(value))  # NumPy's whole numbers too
@@ -168,11 +193,14 @@ class Probe:
     @property
     def subset(self) -> Subset:
         """Which dimensions and pairs are counted."""
-        return Subset(self.dimensions, self.chosen_by, self.seed, self.pairs)
+        pairs = "none" if self.variables == "tokens" else self.pairs
+        return Subset(self.dimensions, self.chosen_by, self.seed, pairs, self.between)
 
     @property
     def extras(self) -> Extras:
         """What is counted beside the pairs."""
+        if self.variables == "tokens":
+            return Extras(tokens=TokenKeys(self.by, self.furthest, self.labels, self.bins, self.shards or MIN_SHARDS))
         return Extras(self.lags, self.shards, self.swap, self.moments)
 
     @property
@@ -250,11 +278,12 @@ class Probe:
 
 
 _SECTIONS: dict[str, tuple[str, ...]] = {
-    "": ("about", "hooks", "layers", "when", "visit"),
+    "": ("about", "hooks", "layers", "when", "visit", "variables"),
     "tokens": ("skip_first", "skip_special", "sample_every"),
-    "subset": ("dimensions", "chosen_by", "seed", "pairs"),
+    "subset": ("dimensions", "chosen_by", "seed", "pairs", "between"),
     "binning": ("method", "bins", "trim_z", "calibration_tokens"),
     "extras": ("lags", "shards", "swap", "moments"),
+    "token_pairs": ("by", "furthest", "labels"),
 }
 assert {k for keys in _SECTIONS.values() for k in keys} == {f.name for f in fields(Probe)}
 
@@ -309,9 +338,37 @@ def _problems(probe: Probe) -> list[str]:
         ),
         (isinstance(probe.swap, bool), f"swap must be true or false; got {probe.swap!r}"),
         (isinstance(probe.moments, bool), f"moments must be true or false; got {probe.moments!r}"),
+        (
+            probe.variables in get_args(Variables),
+            f"variables must be one of {get_args(Variables)}; got {probe.variables!r}"
+            f"{nearest(str(probe.variables), get_args(Variables))}",
+        ),
         (isinstance(probe.about, str), f"about must be text; got {probe.about!r}"),
     ]
-    return [*(message for good, message in checks if not good), *probe.subset.problems()]
+    subset = Subset(probe.dimensions, probe.chosen_by, probe.seed, probe.pairs)
+    return [*(message for good, message in checks if not good), *subset.problems(), *_problems_of_tokens(probe)]
+
+
+def _problems_of_tokens(probe: Probe) -> list[str]:
+    """What does not go with pairs of tokens, or only with them."""
+    keys = TokenKeys(probe.by, probe.furthest, probe.labels)
+    if probe.variables != "tokens":
+        changed = [name for name in ("by", "furthest", "labels") if getattr(probe, name) != getattr(TokenKeys(), name)]
+        if changed:
+            return [f"{', '.join(changed)}: of pairs of tokens, which are counted with variables = 'tokens'"]
+        return ["pairs = 'none' leaves nothing to count; variables = 'tokens' counts pairs of tokens"] * (probe.pairs == "none")
+    unfit = {
+        "pairs": probe.pairs not in ("all", "none"),
+        "swap": probe.swap,
+        "moments": probe.moments,
+        "trim_z": probe.trim_z is not None,
+        "method": probe.method != "equal_count",
+    }
+    why = (
+        "pairs of tokens over many texts are of all dimensions in bins of equal count; mi_probe.token_pairs has more for one text"
+    )
+    wrong = [name for name, there in unfit.items() if there]
+    return keys.problems() + ([f"{', '.join(wrong)} and variables = 'tokens' do not go together: {why}"] if wrong else [])
 
 
 def load_probe(name: str | Path) -> Probe:

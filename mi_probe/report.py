@@ -52,14 +52,25 @@ def describe(
     points = list(result.values())
     names = list(result)
     scale = per_nat(units)
-    one_family = len({name.rpartition(".")[0] for name in names}) == 1
-    where = f"at each of {len(names)} hook points, {f'{names[0]} to {names[-1]}' if one_family else ', '.join(names)}"
+    between = all(point.sides for point in points)
+    families = {" -> ".join(part.rpartition(".")[0] for part in name.split(" -> ")) for name in names}
+    listed = ", ".join(names)
+    if len(families) == 1:
+        listed = f"{names[0]}, ..., {names[-1]}" if between else f"{names[0]} to {names[-1]}"
+    if between:
+        variables = f"{variables}, one at each of two places,"
+    if len(result) == 1:
+        where = f"{'from' if between else 'at'} {names[0]}"
+    elif between:
+        where = f"for each of {len(names)} pairs of places: {listed}"
+    else:
+        where = f"at each of {len(names)} hook points, {listed}"
     raw, chance, mi = (_range(points, what, scale) for what in ("raw", "chance", "mi"))
     pairs = _either(f"{len(p.pairs()):,}" for p in points)
     binned = _either(f"{p.bins} {p.method.replace('_', '-')} bins" for p in points)
     lines = [
         f"Measured: mutual information (MI) of {pairs} pairs of {variables} "
-        f"{where if len(result) > 1 else 'at ' + next(iter(result))}, over {_samples(points)} {samples}, in {units}.",
+        f"{where}, over {_samples(points)} {samples}, in {units}.",
         f"Binned:   each variable into {binned}.",
         f"Chance:   the plain histogram estimate averages {raw}, but the same values paired at random would give {chance}.",
         *_shift(result, units),
@@ -96,8 +107,10 @@ def describe(
         lines.append(f"Trimmed:  {trimmed:,} outlying values left out, {_most_trimmed(result)}.")
     best = [] if too_few else _distinct(result, top)
     if best:
-        lines.append("Strongest pairs, each where it is strongest:")
-        lines += [f"  {i} and {j} share {scale * mi:.3f} {units} at {point}" for point, i, j, mi in best]
+        lines.append("Strongest pairs:" if between else "Strongest pairs, each where it is strongest:")
+        lines += [  # names of variables of two places have these in them
+            f"  {i} and {j} share {scale * mi:.3f} {units}" + ("" if between else f" at {point}") for point, i, j, mi in best
+        ]
     return "\n".join(lines)
 
 

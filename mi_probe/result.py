@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe import store
-from mi_probe.counts import checked_pairs
+from mi_probe.binning import Side
+from mi_probe.counts import checked_pairs, pairs_between
 from mi_probe.errors import InputError, PointError, StoreError, nearest
 from mi_probe.estimators import Estimate
 from mi_probe.pointresult import COLUMNS, IN_ESTIMATE, PairwiseMI, checked_rate
@@ -141,11 +142,13 @@ class MIResult(Mapping[str, PairwiseMI]):
         points = []
         for k, (name, point) in enumerate(self.points.items()):
             parts = {key: array for key, array in vars(point.estimate).items() if array is not None}
-            optional = {"trimmed": point.trimmed, "pairs": point.listed}
+            optional = {"trimmed": point.trimmed, "pairs": None if point.sides else point.listed}
             parts |= {"missing": point.missing, **{key: array for key, array in optional.items() if array is not None}}
             parts |= {f"companion.{key}": array for key, array in point.companions.items()}
             arrays |= {f"{k}.{key}": array for key, array in parts.items()}
             rest = {key: getattr(point, key) for key in _FACTS}
+            if point.sides:
+                rest["sides"] = [list(side) for side in point.sides]
             points.append({"name": name, "variables": list(point.names), "notes": list(point.notes), **rest})
         store.write(path, f"result/{_VERSION}", {"units": "nats", "about": self.about, "points": points}, arrays)
 
@@ -173,6 +176,11 @@ def _point(k: int, facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Pa
     variables = len(facts["variables"])
     parts = {name.partition(".")[2]: array for name, array in arrays.items() if name.startswith(f"{k}.")}
     every = variables * (variables - 1) // 2
+    sides = tuple(Side(str(point), int(width)) for point, width in facts.get("sides", ()))
+    if sides:
+        if len(sides) != 2 or sum(side.width for side in sides) != variables or min(side.width for side in sides) < 1:
+            raise InputError(f"{facts['name']} has {variables} variables, and sides {list(sides)}.")
+        parts["pairs"] = pairs_between(sides[0].width, variables)
     listed = checked_pairs(parts.pop("pairs"), variables) if "pairs" in parts else None
     for key, array in parts.items():
         size = variables if key in _OF_VARIABLES else every if listed is None else len(listed)
@@ -196,6 +204,7 @@ def _point(k: int, facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Pa
         companions=companions,
         notes=tuple(map(str, facts.get("notes", ()))),
         listed=listed,
+        sides=sides,
         **{key: facts[key] for key in _FACTS},
     )
 

@@ -1,4 +1,4 @@
-"""Finds probes/ and recipes/, in a checkout and in an installed wheel alike. The only place that knows where they are."""
+"""Finds probes/, recipes/ and notebooks/, in a checkout and in an installed wheel. The only place that knows where they are."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mi_probe.errors import RoomError, nearest
 
 __all__ = ["Room", "about", "find", "names", "read_text", "room"]
 
-Room = Literal["probes", "recipes"]
+Room = Literal["probes", "recipes", "notebooks"]
 
-_SUFFIX: dict[Room, str] = {"probes": ".toml", "recipes": ".py"}
+_SUFFIX: dict[Room, str] = {"probes": ".toml", "recipes": ".py", "notebooks": ".ipynb"}
 
 
 def room(name: Room) -> Path:
-    """The folder of ready-made probes or recipes.
+    """The folder of ready-made probes, of recipes, or of recipes as notebooks.
 
     Raises
     ------

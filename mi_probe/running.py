@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -52,6 +52,8 @@ class Wanted:
         How often; every ten minutes by default.
     facts : dict
         What must be the same for a run to be gone on with.
+    labels : callable, optional
+        The label of each token, given their ids; both of shape (batch, position).
     """
 
     batch_size: int = 8
@@ -61,6 +63,7 @@ class Wanted:
     checkpoint: Path | None = None
     checkpoint_tokens: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    labels: Callable[[Any], Any] | None = None
 
 
 class _Read(NamedTuple):
@@ -308,6 +311,8 @@ class Run:
             seen = self.attached.tokens_seen
             self.attached.documents = [self.wanted.first_document + window.document for window in one.windows]
             ids = torch.tensor([window.tokens for window in one.windows])
+            if self.wanted.labels is not None:
+                self.attached.labels = self.wanted.labels(ids)
             self.model(ids.to(self.model.cfg.device), return_type=None)
             done.setdefault(one.block, []).extend(one.places)
             tokens = starts[one.block] + one.reached

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe.estimators import estimate
+from mi_probe.keyed import key_values
 from mi_probe.pointcounts import PointCounts
 from mi_probe.shards import shard_errors
 from mi_probe.state import ProbeState
@@ -46,7 +47,13 @@ def measured(state: ProbeState, text_tokens: int) -> dict[str, Any]:
 
 
 def values_of(counts: PointCounts) -> dict[str, Values]:
-    """What a row is made of, by name, each of shape (pairs,): of all pairs, or of the share that has its tables here."""
+    """What a row is made of, by name, each of shape (pairs,): of all pairs, or of the share that has its tables here.
+
+    Of pairs of tokens it is of shape (keys,), but for those of different texts.
+    """
+    if counts.tokens is not None:
+        of_keys = key_values(counts.tokens)
+        return {"mi": of_keys["mi"][:-1], "se": of_keys["se"][:-1]}
     found = estimate(counts.joint)
     assert found.se is not None
     values = {"mi": found.mi, "se": found.se}

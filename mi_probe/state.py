@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +26,7 @@ from mi_probe.estimation import estimate_point
 from mi_probe.estimators import Correction
 from mi_probe.footprint import Run, refuse_unless_it_fits
 from mi_probe.independence import PValues
+from mi_probe.keyed import keyed_table
 from mi_probe.ledger import Ledger, PointStatus, Status
 from mi_probe.places import Places
 from mi_probe.pointcounts import PointCounts
@@ -33,7 +34,12 @@ from mi_probe.probe import Probe
 from mi_probe.result import MIResult
 from mi_probe.shares import Share
 from mi_probe.stream import PointStream
+from mi_probe.subset import Width, name_between
 from mi_probe.tokens import PADDING, Choice, choose, real_tokens
+from mi_probe.units import Units
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["FOUND_IN_WEIGHTS", "SAME_MODEL", "SCHEMA", "VERSION", "ProbeState"]
 
@@ -170,20 +176,21 @@ class ProbeState:
 
     def update(
         self,
-        point: str,
-        activations: ArrayLike,
+        point: str | tuple[str, str],
+        activations: ArrayLike | tuple[ArrayLike, ArrayLike],
         mask: ArrayLike | None = None,
         tokens: ArrayLike | None = None,
         documents: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
     ) -> None:
         """Count activations that did not come through a hook of ours.
 
         Parameters
         ----------
         point : str
-            Any name; the same name adds to the same counts.
+            Any name; the same name adds to the same counts. Two of them where the probe has ``pairs="between"``.
         activations : array, shape (rows, variables) or (batch, position, variables)
-            NumPy array or torch tensor.
+            NumPy array or torch tensor. Two of them, of the same tokens, for two names.
         mask : array, shape (rows,) or (batch, position), of 0 and 1, optional
             The attention mask: rows where it is zero are padding, and left out. All count by default.
         tokens : array, shape (rows,) or (batch, position), int, optional
@@ -191,6 +198,8 @@ class ProbeState:
             `sample_every` is kept; positions are counted from the first that is not padding. One dimension is one text.
         documents : array, shape (batch,), int, optional
             Which document each text of the batch is from; a number for a single text. By default each is a document of its own.
+        labels : array, shape (rows,) or (batch, position), int, optional
+            The number of each token's label, where pairs of tokens are counted by label; -1 for none.
 
         Raises
         ------
@@ -208,14 +217,18 @@ class ProbeState:
         >>> state.tokens_seen
         4
         """
-        values: Any = activations if hasattr(activations, "reshape") else np.asarray(activations)
-        shape = tuple(values.shape)
-        if len(shape) not in (2, 3) or not shape[-1]:
-            raise InputError(
-                f"activations of '{point}' must be (rows, variables) or (batch, position, variables), with at least one "
-                f"variable; got shape {shape}."
-            )
-        rows = as_samples(values.reshape(-1, shape[-1]))
+        between = self._two_of(point, activations)
+        names, arrays = ((point,), (activations,)) if between is None else (between, activations)
+        given = [_rows_of(name, array) for name, array in zip(names, arrays, strict=True)]  # type: ignore[arg-type]
+        shape, rows = given[0]
+        if between is not None:
+            point = name_between(*between)
+            if given[1][0][:-1] != shape[:-1]:
+                raise InputError(
+                    f"activations of '{between[0]}' and '{between[1]}' must be of the same tokens; got shapes {shape} and "
+                    f"{given[1][0]}."
+                )
+        assert isinstance(point, str)
         keep = None if mask is None else _fitting(mask, shape[:-1], f"the mask of '{point}'")
         if keep is not None and not np.isin(keep, (0, 1)).all():
             raise InputError(
@@ -225,6 +238,8 @@ class ProbeState:
         numbers = None if documents is None else _fitting(np.atleast_1d(documents), (texts,), f"the documents of '{point}'")
         if numbers is not None and (numbers.dtype.kind not in "iu" or (numbers < 0).any()):
             raise InputError(f"the documents of '{point}' must be whole numbers from 0; got {numbers.dtype}.")
+        named = None if labels is None else checked_labels(labels, shape[:-1], self.probe, f"the labels of '{point}'")
+        require_labels(self.probe, named)
         chosen, position = np.arange(len(rows)), None
         left_out: dict[str, int] = {}
         if tokens is not None:
@@ -241,22 +256,40 @@ class ProbeState:
             position = chosen % shape[-2] - first[chosen // shape[-2]]
             left_out = {PADDING: len(rows) - len(chosen)}
         with self._lock:
-            stream = self.streams.get(point) or PointStream(self.probe)
+            stream = self.streams.get(point) or PointStream(self.probe, between)
             try:
-                prepared = stream.prepare(rows if len(chosen) == len(rows) else rows[chosen])
+                parts = [
+                    stream.prepare(part if len(chosen) == len(part) else part[chosen], None if between is None else side)
+                    for side, (_, part) in enumerate(given)
+                ]
             except InputError as error:
                 raise InputError(f"at '{point}', {error}") from None
+            prepared = parts[0] if between is None else stream.joined(*parts)
             if stream.completes_with(prepared):
-                self._require_memory({point: shape[-1]}, rows.itemsize)
+                self._require_memory({point: prepared.width}, rows.itemsize)
             if numbers is None:
                 numbers = self._new_documents(point, texts)
-            places = Places.of_batch(chosen, shape[-2], numbers, position)
+            places = Places.of_batch(chosen, shape[-2], numbers, position, labels=named)
             stream.commit(prepared, places, stream.completed_by(prepared, places))
             self.streams[point] = stream
             if any(left_out.values()):
                 self.left_out.setdefault(point, Counter()).update(left_out)
 
-    def _require_memory(self, widths: dict[str, int], itemsize: int) -> None:
+    def _two_of(self, point: Any, activations: Any) -> tuple[str, str] | None:
+        """The two names that were given, where the probe takes two; None where it takes one."""
+        two = isinstance(point, tuple | list) and len(point) == 2 and all(isinstance(name, str) for name in point)
+        if self.probe.pairs != "between":
+            if isinstance(point, tuple | list):
+                raise InputError(f"two hook points, {point!r}, meet in a probe with pairs='between'; this one has pairs of one.")
+            return None
+        if not two or not isinstance(activations, tuple | list) or len(activations) != 2 or point[0] == point[1]:
+            raise InputError(
+                "this probe has pairs='between': give the names of two places, and the activations of both, such as "
+                f"update(('resid_pre.0', 'resid_post.0'), (x, y)); got {point!r}."
+            )
+        return point[0], point[1]
+
+    def _require_memory(self, widths: Mapping[str, Width], itemsize: int) -> None:
         """Raise `MemoryRefusedError` unless there is room for the tables at these hook points; their rows are there already."""
         run = Run(itemsize=itemsize, pass_tokens=0)
         refuse_unless_it_fits(self.probe, widths, run, self.memory, lambda found: found.total("kept") + found.most("moment"))
@@ -314,8 +347,12 @@ class ProbeState:
         Raises
         ------
         InputError
-            No hook point has seen a token, or the test cannot be done with these counts.
+            No hook point has seen a token, the test cannot be done with these counts, or they are of pairs of tokens.
         """
+        if self.probe.variables == "tokens":
+            raise InputError(
+                "pairs of tokens were counted here, not of dimensions: estimate_token_pairs() tells what they share."
+            )
         self._require_undivided("estimate them with Ranks.estimate, called by all of these")
         self.require_some()
         points = {}
@@ -323,6 +360,56 @@ class ProbeState:
             if stream.n:
                 points[name] = estimate_point(stream.read(), correction=correction, p_values=p_values, notes=self.probe.choices)
         return MIResult(points, self.about())
+
+    @_at_one_moment
+    def estimate_token_pairs(self, *, units: Units = "nats") -> pandas.DataFrame:
+        """Mean mutual information of pairs of tokens at every hook point, by key, as of now.
+
+        Parameters
+        ----------
+        units : {"nats", "bits"}
+
+        Returns
+        -------
+        DataFrame
+            A row for each hook point and key that has pairs: ``point``; ``key``, with its ``first`` and ``last`` distance or
+            position; ``pairs``; ``mi``, the mean over pairs adjusted for chance; ``se``, from shards of documents; ``raw`` and
+            ``chance``; and ``together``, of the joint table of all pairs. The last key of each hook point, ``unrelated``, is of
+            tokens of different texts: what ``mi`` would be for tokens that have nothing to do with each other.
+
+        Warns
+        -----
+        MIProbeWarning
+            Hook points that have seen no token are left out.
+
+        Raises
+        ------
+        InputError
+            No hook point has seen a token, or pairs of dimensions were counted.
+
+        Examples
+        --------
+        >>> import mi_probe
+        >>> model = mi_probe.load_model("coffee-gpt2")
+        >>> probe = mi_probe.Probe(hooks="resid_post", layers=[5], variables="tokens", furthest=2)
+        >>> with mi_probe.attach(model, probe) as attached:
+        ...     _ = model([mi_probe.sample_text(), "Tea is another drink, made of leaves and hot water."])
+        >>> attached.estimate_token_pairs()[["point", "key", "pairs"]].to_string(index=False).splitlines()[1]
+        'resid_post.5         1    123'
+        """
+        import pandas
+
+        if self.probe.variables != "tokens":
+            raise InputError(
+                "pairs of dimensions were counted here, not of tokens: measure with Probe(variables='tokens'), or see estimate()."
+            )
+        self.require_some()
+        tables = {}
+        for name, stream in self._started().items():
+            counts = stream.read().tokens if stream.n else None
+            if counts is not None:
+                tables[name] = keyed_table(counts, units=units)
+        return pandas.concat(tables, names=["point", None]).reset_index("point").reset_index(drop=True)
 
     def require_some(self, *, stacklevel: int = 4) -> None:
         """Raise `InputError` unless a hook point has seen a token, and warn of those that have not."""
@@ -530,6 +617,8 @@ class ProbeState:
         started = self._started()
         for k, (name, stream) in enumerate(self.streams.items()):
             facts: dict[str, Any] = {"name": name, "n": stream.n, "left_out": dict(self.left_out.get(name, {}))}
+            if stream.between is not None:
+                facts["between"] = list(stream.between)
             if name in started:
                 more, parts = stream.read().to_arrays()
                 facts |= more
@@ -611,7 +700,8 @@ class ProbeState:
             for k, facts in enumerate(header["points"]):
                 if not isinstance(facts["name"], str):
                     raise InputError(f"the name of a hook point must be text; got {facts['name']!r}")
-                stream = PointStream(probe)
+                between = facts.get("between")
+                stream = PointStream(probe, None if between is None else (str(between[0]), str(between[1])))
                 if "method" in facts:
                     parts = {name.partition(".")[2]: a for name, a in arrays.items() if name.startswith(f"{k}.")}
                     stream = PointStream.frozen(
@@ -623,6 +713,44 @@ class ProbeState:
         except (MIProbeError, KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise StoreError(f"{path} is not a usable state: {error}") from error
         return state
+
+
+def checked_labels(given: ArrayLike, shape: tuple[int, ...], probe: Probe, what: str) -> NDArray[np.int64]:
+    """Labels of all tokens of a batch.
+
+    Raises
+    ------
+    InputError
+        Of another shape, no whole numbers, or labels that the probe has no name for.
+    """
+    labels = _fitting(given, shape, what)
+    most = len(probe.labels) - 1
+    if labels.dtype.kind not in "iu" or labels.min(initial=0) < -1 or labels.max(initial=-1) > most:
+        known = ", ".join(f"{number} ({name})" for number, name in enumerate(probe.labels)) or "none: the probe has no labels"
+        got = f"{labels.dtype}, {labels.min()} to {labels.max()}" if labels.size else str(labels.dtype)
+        raise InputError(f"{what} must be whole numbers, -1 for none or one of {known}; got {got}.")
+    return labels.astype(np.int64)
+
+
+def require_labels(probe: Probe, labels: NDArray[np.int64] | None) -> None:
+    """Raise `InputError` where a probe counts by label and there are none."""
+    if labels is None and probe.variables == "tokens" and probe.by == "label":
+        raise InputError(
+            "the probe counts pairs of tokens by label, and there are no labels: set probe.labels before each forward pass, or "
+            "give labels= to update or accumulate."
+        )
+
+
+def _rows_of(point: str, activations: ArrayLike) -> tuple[tuple[int, ...], NDArray[np.floating]]:
+    """The shape of activations, and their rows."""
+    values: Any = activations if hasattr(activations, "reshape") else np.asarray(activations)
+    shape = tuple(values.shape)
+    if len(shape) not in (2, 3) or not shape[-1]:
+        raise InputError(
+            f"activations of '{point}' must be (rows, variables) or (batch, position, variables), with at least one "
+            f"variable; got shape {shape}."
+        )
+    return shape, as_samples(values.reshape(-1, shape[-1]))
 
 
 def _token_ids(values: Any) -> list[int] | None:

@@ -8,19 +8,29 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.binning import Binning, auto_bins
+from mi_probe.binning import Binning, Side, auto_bins
 from mi_probe.errors import InputError
 from mi_probe.places import Places
 from mi_probe.pointcounts import PointCounts
 from mi_probe.probe import CORPUS_BINS, Probe
-from mi_probe.subset import most_variable
+from mi_probe.subset import Width, columns_of, most_variable
+from mi_probe.tokencounts import ranks_of
 
 __all__ = ["PointStream", "Prepared", "fit_edges"]
 
 Rows = NDArray[np.floating]
 
 
-def fit_edges(probe: Probe, rows: Rows, width: int) -> Binning:
+_OTHERS = 128  # tokens that are kept to be compared with those of other texts
+
+
+def fit_edges(
+    probe: Probe,
+    rows: Rows,
+    width: Width,
+    between: tuple[str, str] | None = None,
+    documents: NDArray[np.int64] | None = None,
+) -> Binning:
     """Edges as a probe asks for them, with dimensions chosen and edges fitted on rows up to the calibration's end.
 
     Parameters
@@ -28,8 +38,12 @@ def fit_edges(probe: Probe, rows: Rows, width: int) -> Binning:
     probe : Probe
     rows : array, shape (rows, columns), floating
         As `PointStream.prepare` keeps them.
-    width : int
+    width : int, or (int, int)
         Columns of the activations that they are from.
+    between : (str, str), optional
+        The two hook points whose activations stand side by side.
+    documents : array, shape (rows,), int64, optional
+        Which document each row is from; each from its own by default. It matters for pairs of tokens.
 
     Returns
     -------
@@ -44,14 +58,32 @@ def fit_edges(probe: Probe, rows: Rows, width: int) -> Binning:
            [10, 10, 10, 10]])
     """
     sample, bins = rows[: probe.calibration_tokens], probe.bins
-    if bins == "auto":
+    if bins == "auto" and probe.variables == "tokens":
+        bins = auto_bins(probe.subset.size(width)[0])  # of the values of a token, whose bins matter here
+    elif bins == "auto":
         bins = CORPUS_BINS if len(sample) >= probe.calibration_tokens else auto_bins(len(sample))
     columns = probe.subset.columns(width)
     if probe.subset.by_variance and isinstance(probe.dimensions, int):
-        columns = most_variable(sample, probe.dimensions)
+        first = width[0] if isinstance(width, tuple) else 0
+        of_each = [sample[:, :first], sample[:, first:]] if first else [sample]
+        columns = np.concatenate([most_variable(part, probe.dimensions) + first * k for k, part in enumerate(of_each)])
         sample = sample.take(columns, axis=1)
     binning = Binning.fit(sample, method=probe.method, bins=bins, trim_z=probe.trim_z)
-    return replace(binning, dimensions=columns, width=width, sample=binning.counted(binning.encode(sample)))
+    sides = tuple(map(Side, between, width)) if between and isinstance(width, tuple) else ()
+    counted = binning.counted(binning.encode(sample))
+    binning = replace(binning, dimensions=columns, width=columns_of(width), sides=sides, sample=counted)
+    if probe.variables == "tokens":
+        others = _others(binning, sample, np.arange(len(rows)) if documents is None else documents)
+        binning = replace(binning, others=others[0], others_from=others[1])
+    return binning
+
+
+def _others(binning: Binning, sample: Rows, documents: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+    """Some tokens of the sample, spread evenly over it, and their documents."""
+    whole = np.flatnonzero(np.isfinite(sample).all(axis=1))
+    chosen = whole[np.unique(np.linspace(0, len(whole) - 1, _OTHERS).round().astype(np.intp))] if len(whole) else whole
+    assert binning.frame is not None  # it was fitted just now
+    return ranks_of(sample[chosen], *binning.frame.T), documents[chosen]
 
 
 class Prepared(NamedTuple):
@@ -63,8 +95,10 @@ class Prepared(NamedTuple):
     """Their codes, an array or a tensor where the values are, once there are edges; None before."""
     steps: NDArray[np.int16] | None
     """Standardised values, where second moments are kept."""
-    width: int
-    """Columns of the activation."""
+    width: Width
+    """Columns of the activation, or of each of two."""
+    tokens: NDArray[np.uint8] | None = None
+    """Codes of the values of each token among themselves, where pairs of tokens are counted."""
 
     def __len__(self) -> int:
         return len(self.codes if self.codes is not None else self.rows if self.rows is not None else ())
@@ -80,7 +114,12 @@ class Prepared(NamedTuple):
         """Whether both hold the same values."""
         return all(
             a is b is None or (a is not None and b is not None and _same(a, b))
-            for a, b in zip((self.rows, self.codes, self.steps), (other.rows, other.codes, other.steps), strict=True)
+            for a, b in (
+                (self.rows, other.rows),
+                (self.codes, other.codes),
+                (self.steps, other.steps),
+                (self.tokens, other.tokens),
+            )
         )
 
 
@@ -94,13 +133,16 @@ class PointStream:
     ----------
     probe : Probe
         For the dimensions and pairs, the binning and the extras.
+    between : (str, str), optional
+        The two hook points that meet here. What each gives is prepared for itself, as side 0 or 1, and then `joined`.
     """
 
-    def __init__(self, probe: Probe) -> None:
+    def __init__(self, probe: Probe, between: tuple[str, str] | None = None) -> None:
         self.probe = probe
+        self.between = between
         self._frozen: PointCounts | None = None
         self._waiting: list[tuple[Rows, Places]] = []
-        self._width = 0  # columns of the activations that those rows are from
+        self._width: Width = 0  # columns of the activations that those rows are from
 
     @staticmethod
     def fitting_nbytes_for(rows: int, variables: int, itemsize: int) -> int:
@@ -123,7 +165,7 @@ class PointStream:
         """The rows that wait for the calibration, shape (rows, variables); all columns, if variance is to choose among them."""
         return np.concatenate([rows for rows, _ in self._waiting])
 
-    def withdraw(self) -> tuple[Rows, Places, int]:
+    def withdraw(self) -> tuple[Rows, Places, Width]:
         """Take out the rows that wait for the calibration: someone else keeps those that matter.
 
         Returns
@@ -131,33 +173,57 @@ class PointStream:
         rows : array, shape (rows, columns)
             No row, and no column, where none waits.
         places : Places
-        width : int
+        width : int, or (int, int)
             Columns of the activations that they are from.
         """
         waiting, self._waiting = self._waiting, []
         rows = np.concatenate([rows for rows, _ in waiting]) if waiting else np.zeros((0, 0), dtype=np.float32)
         return rows, Places.joined([places for _, places in waiting]), self._width
 
-    def prepare(self, rows: Any) -> Prepared:
+    def prepare(self, rows: Any, side: int | None = None) -> Prepared:
         """Reduce an activation to what `commit` needs: codes once the edges are frozen, its own copy of the rows before.
 
         Parameters
         ----------
         rows : array or tensor, shape (rows, columns), floating
             A tensor stays where it is.
+        side : {0, 1}, optional
+            Of which of two hook points that meet here; what is prepared of both is to be `joined`.
         """
         width = rows.shape[1]
-        known = self._frozen.binning.width if self._frozen is not None else self._width if self._waiting else width
-        if width != known:
-            raise InputError(f"this point has {known} variables; got rows of shape {rows.shape}.")
+        known: Width
         if self._frozen is not None:
-            return _coded(self._frozen, rows)
+            binning = self._frozen.binning
+            known = binning.width if side is None else binning.sides[side].width
+        elif self._waiting:
+            known = self._width[side] if side is not None and isinstance(self._width, tuple) else self._width
+        else:
+            known = width
+        if width != known:
+            of = "" if side is None or self.between is None else f" of '{self.between[side]}'"
+            raise InputError(f"this point has {known} variables{of}; got rows of shape {rows.shape}.")
+        if self._frozen is not None:
+            return _coded(self._frozen, rows, side)
         columns = self.probe.subset.columns(width)
         if not isinstance(rows, np.ndarray):
             own = rows.clone() if columns is None else rows[:, columns.tolist()]
         else:
             own = np.array(rows) if columns is None else rows.take(columns, axis=1)
         return Prepared(own, None, None, width)
+
+    def joined(self, first: Prepared, second: Prepared) -> Prepared:
+        """What was prepared of two hook points, side by side."""
+        halves = [first, second]
+        if self._frozen is not None and (first.codes is None) != (second.codes is None):
+            # The calibration was completed by another thread, between the one and the other.
+            halves = [half if half.rows is None else _coded(self._frozen, half.rows, k) for k, half in enumerate(halves)]
+        rows, codes, steps = (
+            None if any(part is None for part in parts) else np.concatenate(parts, axis=1)
+            for parts in zip(*((half.rows, half.codes, half.steps) for half in halves), strict=True)
+        )
+        assert isinstance(first.width, int)
+        assert isinstance(second.width, int)
+        return Prepared(rows, codes, steps, (first.width, second.width))
 
     def completes_with(self, prepared: Prepared) -> bool:
         """Whether these rows complete the calibration."""
@@ -186,13 +252,13 @@ class PointStream:
                 assert prepared.rows is not None
                 prepared = _coded(self._frozen, prepared.rows)
             assert prepared.codes is not None
-            self._frozen.update(prepared.codes, places, prepared.steps)
+            self._frozen.update(prepared.codes, places, prepared.steps, prepared.tokens)
 
     def commit_beside(self, prepared: Prepared, places: Places) -> NDArray[np.uint8]:
         """Count what `prepare` returned into all but the tables, of which a share is here; returns the codes, for all."""
         assert self._frozen is not None  # the pairs are divided once there are edges
         assert prepared.codes is not None
-        self._frozen.count_beside(prepared.codes, places, prepared.steps)
+        self._frozen.count_beside(prepared.codes, places, prepared.steps, prepared.tokens)
         codes: NDArray[np.uint8] = _on_host(prepared.codes)
         return codes
 
@@ -222,19 +288,19 @@ class PointStream:
             return self._frozen
         return self._fitted(self.rows(), Places.joined([places for _, places in self._waiting]), self._width)
 
-    def _fitted(self, rows: Rows, places: Places, width: int) -> PointCounts:
+    def _fitted(self, rows: Rows, places: Places, width: Width) -> PointCounts:
         """Counts of rows, with edges fitted on those up to the calibration's end."""
-        binning = fit_edges(self.probe, rows, width)
+        binning = fit_edges(self.probe, rows, width, self.between, places.document)
         pairs = self.probe.subset.positions(binning.dimensions, binning.variables)
         counts = PointCounts(binning, self.probe.extras, pairs)
         prepared = _coded(counts, rows)
         assert prepared.codes is not None
-        counts.update(prepared.codes, places, prepared.steps)
+        counts.update(prepared.codes, places, prepared.steps, prepared.tokens)
         return counts
 
     def copy(self) -> PointStream:
         """An independent copy."""
-        twin = PointStream(self.probe)  # probes are values: sharing one is safe
+        twin = PointStream(self.probe, self.between)  # probes are values: sharing one is safe
         twin._waiting, twin._width = list(self._waiting), self._width
         if self._frozen is not None:
             twin._frozen = self._frozen.copy()
@@ -243,7 +309,8 @@ class PointStream:
     @classmethod
     def frozen(cls, probe: Probe, counts: PointCounts) -> PointStream:
         """A stream that goes on from edges and counts."""
-        stream = cls(probe)
+        first, second = counts.binning.sides or (None, None)
+        stream = cls(probe, None if first is None or second is None else (first.point, second.point))
         stream._frozen = counts
         return stream
 
@@ -260,13 +327,18 @@ def _on_host(values: Any) -> NDArray[Any]:
     return np.asarray(values.float() if values.is_floating_point() and values.itemsize < 4 else values)
 
 
-def _coded(counts: PointCounts, rows: Any) -> Prepared:
-    width = counts.binning.width
+def _coded(counts: PointCounts, rows: Any, side: int | None = None) -> Prepared:
+    binning, which = counts.binning, slice(None)
+    if side is not None:
+        binning, which = binning.of_side(side), slice(binning.first) if side == 0 else slice(binning.first, None)
     if not isinstance(rows, np.ndarray):
-        return Prepared(None, counts.on_device.encode(rows), None, width)
-    rows = counts.binning.select(rows)
-    codes = counts.binning.encode(rows)
+        return Prepared(None, counts.on_device.encode(rows), None, binning.width)
+    rows = binning.select(rows)
+    codes = binning.encode(rows)
+    if counts.tokens is not None:
+        return Prepared(None, codes, None, binning.width, counts.tokens.codes(rows))
     if counts.moments is None:
-        return Prepared(None, codes, None, width)
-    counted = codes < counts.binning.bins  # what was trimmed is in no moment either
-    return Prepared(None, codes, counts.moments.steps(np.where(counted, rows, rows.dtype.type(np.nan))), width)
+        return Prepared(None, codes, None, binning.width)
+    counted = codes < binning.bins  # what was trimmed is in no moment either
+    steps = counts.moments.steps(np.where(counted, rows, rows.dtype.type(np.nan)), which)
+    return Prepared(None, codes, steps, binning.width)

@@ -13,11 +13,27 @@ from numpy.typing import ArrayLike, NDArray
 from mi_probe.binning import as_samples, mean_and_sd
 from mi_probe.errors import InputError, nearest
 
-__all__ = ["ChosenBy", "Dimensions", "Pairs", "Subset", "as_dimensions", "as_pairs", "most_variable"]
+__all__ = [
+    "Between",
+    "ChosenBy",
+    "Dimensions",
+    "Pairs",
+    "Subset",
+    "Width",
+    "as_between",
+    "as_dimensions",
+    "as_pairs",
+    "columns_of",
+    "most_variable",
+    "name_between",
+]
 
 ChosenBy = Literal["variance", "random"]
 Dimensions = int | tuple[int, ...] | None
-Pairs = Literal["all"] | int | tuple[tuple[int, int], ...]
+Pairs = Literal["all", "between", "none"] | int | tuple[tuple[int, int], ...]
+Between = Literal["next", "first"] | tuple[tuple[str, str], ...] | None
+Width = int | tuple[int, int]
+"""Columns of an activation; or of each of two that stand side by side."""
 Index = NDArray[np.intp]
 
 _OF_DIMENSIONS, _OF_PAIRS = 0, 1  # streams of random numbers, so that one choice does not tell of the other
@@ -42,7 +58,7 @@ def as_dimensions(given: Any) -> Any:
 
 
 def as_pairs(given: Any) -> Any:
-    """Pairs as a probe keeps them, "all", a number, or a sorted tuple of (i, j), i below j; as given if they are none of these.
+    """Pairs as a probe keeps them: "all", "none", a number, or a sorted tuple of (i, j), i below j; as given if none of these.
 
     A pair that occurs twice, or whose ends are equal, stays: `Subset.problems` tells of it.
 
@@ -59,6 +75,46 @@ def as_pairs(given: Any) -> Any:
         return tuple(sorted((min(i, j), max(i, j)) for i, j in ((_whole(i), _whole(j)) for i, j in given)))
     except (TypeError, ValueError):
         return given
+
+
+def as_between(given: Any, pairs: Any) -> Any:
+    """Which hook points meet, as a probe keeps it: "next" unless it is said; as given if it is no word or list of pairs.
+
+    Examples
+    --------
+    >>> as_between(None, "between"), as_between([["mlp_out", "embed"]], "between"), as_between(None, "all")
+    ('next', (('mlp_out', 'embed'),), None)
+    """
+    if given is None:
+        return "next" if isinstance(pairs, str) and pairs == "between" else None
+    if isinstance(given, str):
+        return given
+    try:
+        return tuple(one if isinstance(one, str) else tuple(one) for one in given)
+    except TypeError:
+        return given
+
+
+def name_between(first: str, second: str) -> str:
+    """What a pair of hook points is called.
+
+    Examples
+    --------
+    >>> name_between("hidden_states.0", "hidden_states.1")
+    'hidden_states.0 -> hidden_states.1'
+    """
+    return f"{first} -> {second}"
+
+
+def columns_of(width: Width) -> int:
+    """Columns in all.
+
+    Examples
+    --------
+    >>> columns_of(768), columns_of((768, 3072))
+    (768, 3840)
+    """
+    return sum(width) if isinstance(width, tuple) else width
 
 
 def _whole(value: Any) -> int:
@@ -79,8 +135,11 @@ class Subset:
         How a number of them is chosen.
     seed : int
         For random dimensions and random pairs.
-    pairs : "all", int, or tuple of (i, j)
-        Every pair, a number of random ones, or which they are.
+    pairs : "all", "between", "none", int, or tuple of (i, j)
+        Every pair, each dimension of one hook point with each of another, no pair (as where pairs of tokens are counted), a
+        number of random ones, or which they are.
+    between : "next", "first", tuple of (name, name), or None
+        Which hook points meet where pairs are between them.
 
     Examples
     --------
@@ -94,6 +153,7 @@ class Subset:
     chosen_by: ChosenBy = "variance"
     seed: int = 0
     pairs: Pairs = "all"
+    between: Between = None
 
     def problems(self) -> list[str]:
         """Everything that is impossible, in words; nothing if it can be used."""
@@ -113,8 +173,34 @@ class Subset:
             found.append(f"seed must be a whole number from 0 to 2^63 - 1; got {self.seed!r}")
         if isinstance(pairs, tuple):
             found += self._problems_of_list(pairs)
-        elif pairs != "all" and (not isinstance(pairs, int) or isinstance(pairs, bool) or pairs < 1):
-            found.append(f"pairs must be 'all', a number of random pairs, or a list of [i, j]; got {_some(pairs)}")
+        elif pairs not in ("all", "between", "none") and (not isinstance(pairs, int) or isinstance(pairs, bool) or pairs < 1):
+            hint = nearest(pairs, ("all", "between")) if isinstance(pairs, str) else ""
+            found.append(
+                f"pairs must be 'all', 'between', a number of random pairs, or a list of [i, j]; got {_some(pairs)}{hint}"
+            )
+        return found + self._problems_between()
+
+    def _problems_between(self) -> list[str]:
+        between = self.between
+        if between is None:
+            return []
+        if self.pairs != "between":
+            return [f"between says which hook points meet, and takes pairs = 'between'; pairs is {_some(self.pairs)}"]
+        if between in ("next", "first"):
+            return []
+        words = "between must be 'next', 'first', or a list of [name, name]"
+        if isinstance(between, str):
+            return [f"{words}; got {between!r}{nearest(between, ('next', 'first'))}"]
+        if not isinstance(between, tuple) or not between:
+            return [f"{words}; got {_some(between)}"]
+        found = []
+        for k, two in enumerate(between):
+            if not isinstance(two, tuple) or len(two) != 2 or not all(isinstance(name, str) and name for name in two):
+                found.append(f"{words}; got {_some(two)} in it")
+            elif two[0] == two[1]:
+                found.append(f"between pairs '{two[0]}' with itself, which pairs = 'all' does: name two places")
+            elif any(isinstance(other, tuple) and set(other) == set(two) for other in between[:k]):
+                found.append(f"between has {list(two)} twice; [a, b] and [b, a] are the same pairs")
         return found
 
     def _problems_of_list(self, pairs: tuple[tuple[int, int], ...]) -> list[str]:
@@ -141,31 +227,44 @@ class Subset:
         """Whether values have to be seen before dimensions are chosen."""
         return isinstance(self.dimensions, int) and self.chosen_by == "variance"
 
-    def size(self, width: int) -> tuple[int, int]:
+    def size(self, width: Width) -> tuple[int, int]:
         """How many variables and pairs are counted where an activation has so many columns.
 
         Examples
         --------
         >>> Subset(dimensions=256).size(1600), Subset(dimensions=256, pairs=1000).size(1600)
         ((256, 32640), (256, 1000))
+        >>> Subset(dimensions=256, pairs="between").size((1600, 6400))
+        (512, 65536)
         """
+        if isinstance(width, tuple):
+            first, second = (self.size(each)[0] for each in width)
+            return first + second, first * second
         wanted: Any = self.dimensions
         if wanted is None and isinstance(self.pairs, tuple):
             wanted = {end for pair in self.pairs for end in pair}
         kept = width if wanted is None else min(width, wanted if isinstance(wanted, int) else len(wanted))
         pairs = kept * (kept - 1) // 2
         if isinstance(self.pairs, str):
-            return kept, pairs
+            return kept, pairs if self.pairs == "all" else 0
         return kept, min(pairs, self.pairs if isinstance(self.pairs, int) else len(self.pairs))
 
-    def columns(self, width: int) -> Index | None:
+    def columns(self, width: Width) -> Index | None:
         """The columns to keep of an activation of so many, ascending; None for all, and for those that only variance will tell.
+
+        Of two side by side, those of each.
 
         Raises
         ------
         InputError
             There are fewer columns, or fewer pairs, than were asked for.
         """
+        if isinstance(width, tuple):
+            parts = [self.columns(each) for each in width]
+            if all(part is None for part in parts):
+                return None
+            first, second = (np.arange(w) if part is None else part for part, w in zip(parts, width, strict=True))
+            return np.concatenate([first, width[0] + second]).astype(np.intp)
         wanted = self.dimensions
         if wanted is None and isinstance(self.pairs, tuple):
             wanted = tuple(sorted({end for pair in self.pairs for end in pair}))
@@ -184,6 +283,8 @@ class Subset:
 
     def positions(self, columns: NDArray[np.integer] | None, variables: int) -> Index | None:
         """The pairs to count, as positions i < j among the columns that are kept, shape (pairs, 2), sorted; None for all.
+
+        None, too, where pairs are between two hook points: edges that have two sides say so.
 
         Parameters
         ----------
@@ -207,7 +308,7 @@ class Subset:
                 raise InputError(f"the probe asks for the pair {row}, and dimension {end} is not counted here.")
             return found
         if isinstance(self.pairs, str):
-            return None
+            return None if self.pairs == "all" else np.zeros((0, 2), dtype=np.intp)
         self._require_pairs(self.pairs, variables)
         # Without repetition, from the ranks of all pairs in the order of numpy.triu_indices.
         starts = np.concatenate([[0], np.cumsum(variables - 1 - np.arange(variables - 1))])

@@ -51,11 +51,16 @@ class Choice:
     left_out: dict[str, int]
     position: torch.Tensor
 
-    def places(self, documents: NDArray[np.integer], texts: NDArray[np.integer] | None = None) -> Places:
-        """Places of the tokens that count, given the document of each row, and its text if it goes on."""
+    def places(
+        self,
+        documents: NDArray[np.integer],
+        texts: NDArray[np.integer] | None = None,
+        labels: NDArray[np.integer] | None = None,
+    ) -> Places:
+        """Places of the tokens that count, given the document and, if it goes on, text of each row, and the tokens' labels."""
         rows, positions = self.shape
         index = np.arange(rows * positions) if self.index is None else self.index.cpu().numpy()
-        return Places.of_batch(index, positions, documents, self.position.cpu().numpy(), texts)
+        return Places.of_batch(index, positions, documents, self.position.cpu().numpy(), texts, labels)
 
 
 def real_tokens(

@@ -86,13 +86,14 @@ def run(
         if counts is None:
             net = mi_probe.load_model(model, device=ranks.device)
             if heat_map_at is not None:
-                mi_probe.errors.require_point(heat_map_at, [point.key for point in mi_probe.hooks.resolve(net, what)])
+                names = list(mi_probe.hooks.couples(net, what)) or [point.key for point in mi_probe.hooks.resolve(net, what)]
+                mi_probe.errors.require_point(heat_map_at, names)
             saved = out / "state.safetensors"
             counted = mi_probe.accumulate(net, corpus, what, checkpoint=saved, ranks=ranks, progress=True, **over.arguments())
         else:
             counted = mi_probe.ProbeState.load(counts)
         result = ranks.estimate(counted, correction=correction, p_values=p_values)
-    if result is None:
+    if result is None:  # another process has it
         return None
     result.save(out / "result.safetensors")
     result.summary().to_csv(out / "summary.csv")
@@ -114,7 +115,7 @@ def run(
         figures["convergence.png"] = mi_probe.plots.settling(settling, units=units)
     table = result[at].to_frame(units=units)
     if counts is None and table.mi.notna().any():
-        cloud = mi_probe.sample_activations(net, corpus, at, what)
+        clouds = {place: mi_probe.sample_activations(net, corpus, place, what) for place in at.split(" -> ")}
         picks = {
             "the pair nearest to 0": table.mi.abs().idxmin(),
             "the median pair": (table.mi - table.mi.median()).abs().idxmin(),
@@ -123,8 +124,10 @@ def run(
         panels = []
         for label, row in picks.items():
             pair = table.loc[row]
-            x, y = cloud[:, int(pair.i)], cloud[:, int(pair.j)]
-            panels.append((f"{label}: {pair.mi:.3f} {units}", f"{at}, dimension {pair.i}", f"dimension {pair.j}", x, y))
+            ends = [name.rpartition(":") for name in (pair.i, pair.j)]  # a dimension, with its place before it if there are two
+            x, y = (clouds[place or at][:, int(dimension)] for place, _, dimension in ends)
+            x_name, y_name = (f"{place or at}, dimension {dimension}" for place, _, dimension in ends)
+            panels.append((f"{label}: {pair.mi:.3f} {units}", x_name, y_name, x, y))
         figures["pairs.png"] = mi_probe.plots.pair_scatter(panels)
     for name, figure in figures.items():
         figure.savefig(out / name, dpi=150)

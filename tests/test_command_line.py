@@ -26,6 +26,7 @@ def test_ls_names_every_probe_and_recipe_with_its_line(capsys: pytest.CaptureFix
             assert line
             assert f"{name} " in printed
             assert line in printed
+    assert "mi-probe cp NAME.ipynb" in printed
 
 
 def test_show_prints_the_file_itself(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,6 +50,34 @@ def test_a_copy_is_the_file_and_is_never_overwritten_silently(tmp_path: Path) ->
     assert copy.read_text() != "mine"
     call("cp", "course_histogram", str(tmp_path / "new" / "mine.toml"))
     assert mi_probe.load_probe(tmp_path / "new" / "mine.toml").bins == 15
+
+
+def test_a_notebook_is_copied_when_it_is_asked_for_and_never_overwritten_silently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    call("cp", "dimension_pairs.ipynb")
+    assert capsys.readouterr().out == "copied to dimension_pairs.ipynb; open it in Jupyter, or upload it to Colab\n"
+    copy = tmp_path / "dimension_pairs.ipynb"
+    assert copy.read_text() == rooms.read_text(rooms.find("notebooks", "dimension_pairs"))
+    copy.write_text("mine")
+    with pytest.raises(RoomError, match="--force"):
+        call("cp", "dimension_pairs.ipynb")
+    assert copy.read_text() == "mine"
+    call("cp", "dimension_pairs.ipynb", "--force")
+    call("cp", "dimension_pairs", "mine.ipynb")
+    assert copy.read_text() == (tmp_path / "mine.ipynb").read_text() != "mine"
+    call("cp", "dimension_pairs", "folder")
+    assert sorted(path.suffix for path in (tmp_path / "folder").iterdir()) == [".py", ".toml"]
+    with pytest.raises(RoomError, match=r"no recipe or probe 'course_histogram\.ipynb'"):
+        call("cp", "course_histogram.ipynb")
+    with pytest.raises(RoomError, match=r"not a \.ipynb file"):
+        call("cp", "course_histogram", "histogram.ipynb")
+
+
+def test_a_notebook_is_not_shown_but_opened() -> None:
+    with pytest.raises(RoomError, match=r"mi-probe cp dimension_pairs\.ipynb; .* dimension_pairs\.py"):
+        call("show", "dimension_pairs.ipynb")
 
 
 @pytest.mark.parametrize("command", ["show", "cp", "run"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,27 @@ def test_one_token_tells_nothing(tiny: Any) -> None:
 
 def test_the_sample_text_is_about_coffee() -> None:
     assert mi_probe.sample_text().count("coffee") >= 7
+
+
+def test_the_sample_texts_are_unrelated_and_each_fits_the_bundled_model(coffee: Any) -> None:
+    passages = mi_probe.sample_texts()
+    assert len({document.name for document in passages}) == len({document.source for document in passages}) == 32
+    for document in passages:
+        text = str(document.source)
+        assert document.name not in text
+        assert "\n" not in text
+        assert 90 <= len(text.split()) <= 130
+        assert 60 <= len(coffee.tokenizer(text, add_special_tokens=False)["input_ids"]) <= 250 < coffee.cfg.n_ctx
+        assert "coffee" not in text.lower()
+
+
+def test_each_sample_text_repeats_the_word_it_is_about_and_no_other_has_that_word_as_often() -> None:
+    counts = [Counter(re.findall("[a-z]{3,}", str(d.source).lower())) for d in mi_probe.sample_texts()]
+    common = {word for word, texts in Counter(word for count in counts for word in count).items() if texts > len(counts) // 2}
+    for count in counts:
+        noun, times = max(((word, n) for word, n in count.items() if word not in common), key=lambda item: item[1])
+        assert times >= 4, (noun, times)
+        assert sum(other[noun] >= times for other in counts) == 1, noun
 
 
 def test_sampled_activations_are_the_rows_that_are_counted(tiny: Any) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 import mi_probe
 from mi_probe import MIResult, plots
+from mi_probe.canvas import VERMILION
 
 
 def noise(seed: int, samples: int = 94, variables: int = 12) -> mi_probe.PairwiseMI:
@@ -18,7 +19,7 @@ def test_the_embedding_is_told_apart_from_the_blocks() -> None:
     figure = plots.distributions(result)
     lines = {line.get_label(): line for line in figure.axes[1].get_lines()}
     colours = [line.get_color() for name, line in lines.items() if name.startswith("hidden_states")]
-    assert lines["hidden_states.0 (embedding)"].get_color() == plots._FIRST
+    assert lines["hidden_states.0 (embedding)"].get_color() == VERMILION
     assert len({str(c) for c in colours}) == 4
 
 

@@ -29,7 +29,8 @@ DIRECTIONS: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
     "memory": set(),
-    "extras": set(),
+    "tokenkeys": {"errors"},
+    "extras": {"tokenkeys"},
     "rooms": {"errors"},
     "units": {"errors"},
     "kernels": set(),
@@ -52,25 +53,29 @@ DIRECTIONS: dict[str, set[str]] = {
     "neighbours": {"binning", "errors", "kernels", "pairtable"},
     "places": {"binning"},
     "lags": {"binning", "kernels", "places", "serial"},
-    "pointcounts": {"binning", "counts", "errors", "extras", "gaussian", "lags", "ondevice", "places", "shares"},
+    "tokencounts": {"binning", "errors", "kernels", "places", "tokenkeys"},
+    "keyed": {"chance", "estimators", "tokencounts", "units"},
+    "pointcounts": {"binning", "counts", "errors", "extras", "gaussian", "lags", "ondevice", "places", "shares", "tokencounts"},
     "independence": {"errors", "permutation", "pointcounts", "serial", "significance"},
     "spread": {"units"},
     "coverage": {"errors"},
     "store": {"errors"},
     "pointresult": {"binning", "corrections", "errors", "estimators", "pairtable", "significance", "spread"},
-    "result": {"counts", "errors", "estimators", "pointresult", "significance", "store", "units"},
+    "result": {"binning", "counts", "errors", "estimators", "pointresult", "significance", "store", "units"},
     "estimation": {
         *("binning", "continuous", "copula", "corrections", "counts", "errors", "estimators", "extras", "gaussian"),
         *("independence", "places", "pointcounts", "pointresult", "shards", "subset"),
     },
     "simulated": {"errors", "estimation"},
     "linearity": {"errors", "pointresult", "significance"},
-    "comparison": {"errors", "significance"},
-    "probe": {"binning", "errors", "extras", "rooms", "subset"},
+    "comparison": {"errors", "result", "significance"},
+    "tokenpairs": {"binning", "corrections", "errors", "estimation", "pointresult", "subset"},
+    "probe": {"binning", "errors", "extras", "rooms", "subset", "tokenkeys"},
     "ledger": set(),
     "tokens": {"errors", "places", "probe"},
-    "stream": {"binning", "errors", "places", "pointcounts", "probe", "subset"},
+    "stream": {"binning", "errors", "places", "pointcounts", "probe", "subset", "tokencounts"},
     "footprint": {
+        "subset",
         "binning",
         "errors",
         "estimation",
@@ -85,20 +90,20 @@ DIRECTIONS: dict[str, set[str]] = {
     },
     "state": {
         *("binning", "counts", "coverage", "errors", "estimation", "estimators", "footprint", "independence", "ledger", "places"),
-        *("pointcounts", "probe", "result", "shares", "store", "stream", "tokens"),
+        *("keyed", "pointcounts", "probe", "result", "shares", "store", "stream", "subset", "tokens", "units"),
     },
     "edges": {"binning", "coverage", "errors", "probe", "state", "store"},
     "drift": {"errors", "state"},
     "outbox": set(),
     "hooks": {
         *("binning", "errors", "footprint", "ledger", "outbox", "pointcounts", "probe", "shares", "state", "stream", "subset"),
-        "tokens",
+        *("tokencounts", "tokens"),
     },
     "models": {"errors"},
     "corpus": {"errors"},
     "dealing": {"corpus"},
     "sources": {"corpus", "errors"},
-    "settling": {"estimators", "pointcounts", "shards", "state"},
+    "settling": {"estimators", "keyed", "pointcounts", "shards", "state"},
     "divided": {
         *("corrections", "estimation", "estimators", "independence", "outbox", "permutation", "pointcounts", "pointresult"),
         *("result", "settling", "shares", "significance", "state", "store"),
@@ -119,19 +124,39 @@ DIRECTIONS: dict[str, set[str]] = {
         "stopping",
         "store",
     },
-    "planning": {"binning", "counts", "errors", "footprint", "hooks", "kernels", "lags", "memory", "models", "places", "probe"},
-    "calibration": {"binning", "corpus", "edges", "errors", "hooks", "memory", "places", "probe", "sources", "stream"},
+    "planning": {
+        "binning",
+        "counts",
+        "errors",
+        "footprint",
+        "hooks",
+        "kernels",
+        "lags",
+        "memory",
+        "models",
+        "places",
+        "probe",
+        "subset",
+    },
+    "calibration": {"binning", "corpus", "edges", "errors", "hooks", "memory", "places", "probe", "sources", "stream", "subset"},
     "accumulation": {
         *("binning", "calibration", "corpus", "divided", "drift", "edges", "errors", "hooks", "probe", "ranks", "running"),
         *("shares", "sources", "state", "store"),
     },
     "canvas": set(),
     "relation_plots": {"canvas", "linearity", "pointresult", "units"},
-    "plots": {"canvas", "corrections", "pointresult", "relation_plots", "result", "units"},
+    "marks": {"canvas"},
+    "token_plots": {"canvas", "marks", "pointresult", "result", "units"},
+    "depth_plots": {"canvas", "marks", "pointresult", "units"},
+    "plots": {
+        *("canvas", "corrections", "depth_plots", "marks", "pointresult", "relation_plots", "result", "token_plots", "units"),
+    },
+    "reading": {"binning", "corpus", "errors", "hooks", "probe", "result", "tokenpairs", "units"},
+    "depth": {"errors", "pointresult", "result", "units"},
     "report": {"corrections", "pointresult", "result", "units"},
     "info": {"coverage", "errors", "memory", "store"},
     "merging": {"coverage", "errors", "state", "store"},
-    "options": {"edges", "errors", "sources"},
+    "options": {"corpus", "edges", "errors", "sources"},
     "cli": {"calibration", "errors", "info", "merging", "models", "options", "planning", "probe", "rooms"},
     "__main__": {"cli"},
 }
@@ -222,7 +247,8 @@ def test_every_public_name_is_there_and_has_an_example() -> None:
 def test_pyproject_names_every_package_and_pins_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     folders = {p.parent.relative_to(ROOT).as_posix().replace("/", ".") for p in (ROOT / "mi_probe").rglob("*.py")}
-    assert set(project["tool"]["setuptools"]["packages"]) == folders | {"mi_probe._probes", "mi_probe._recipes"}
+    rooms = {f"mi_probe._{name}" for name in ("probes", "recipes", "notebooks")}
+    assert set(project["tool"]["setuptools"]["packages"]) == folders | rooms
     pins = {re.split(r"[=<>]", line)[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
     extras = project["project"]["optional-dependencies"]
     wanted = project["project"]["dependencies"] + extras["dev"] + extras["bench"]
@@ -236,7 +262,7 @@ def test_nothing_names_a_machine() -> None:
     words = ["/" + "work/", "/" + "root/", "/" + "tmp/"]
     for name in files:
         path = ROOT / name
-        if path.suffix in {".py", ".md", ".toml", ".txt", ".json", ""} and path.is_file():
+        if path.suffix in {".py", ".md", ".toml", ".txt", ".json", ".ipynb", ""} and path.is_file():
             text = path.read_text(encoding="utf-8")
             assert not [w for w in words if w in text], name
 
@@ -262,6 +288,8 @@ def test_the_wheel_holds_the_rooms_the_model_and_no_other_top_level_package(whee
         "mi_probe/py.typed",
         "mi_probe/_probes/dimension_pairs.toml",
         "mi_probe/_recipes/dimension_pairs.py",
+        "mi_probe/data/passages.txt",
+        "mi_probe/_notebooks/dimension_pairs.ipynb",
         "mi_probe/data/turkish_coffee.txt",
         "mi_probe/data/coffee-gpt2/model.safetensors",
         "mi_probe/data/coffee-gpt2/tokenizer.json",

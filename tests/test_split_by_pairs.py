@@ -31,6 +31,7 @@ TEXTS = [f"text {k}: " + "the quick brown fox jumps over the lazy dog, and on; "
 WHAT = Probe(calibration_tokens=300, bins=4, trim_z=2.5, lags=2, shards=16, moments=True)
 ON_DEVICE = Probe(bins=4, trim_z=2.5, calibration_tokens=300, lags=2, shards=16)
 FEW = Probe(calibration_tokens=300, bins=5, dimensions=9, pairs=20, lags=0)
+BETWEEN = Probe(pairs="between", calibration_tokens=300, bins=4, lags=2, moments=True)
 SIZES = (2, 3, 5)
 LOCALLY = {"correction": "panzeri_treves", "p_values": "gamma"}
 
@@ -62,6 +63,7 @@ def whole_runs(model: Any, folder: Path, ranks: Ranks | None = None) -> None:
         ("given", WHAT, {"edges": edges, "max_tokens": 2700}),
         ("sampled", WHAT, {"calibration": "sample" if ranks.size == 1 else "auto", "seed": 3}),
         ("few", FEW, {"calibration": "sample", "batch_size": 3}),
+        ("between", BETWEEN, {"calibration": "sample", "batch_size": 3}),
         ("device", ON_DEVICE, {"edges": edges, "max_tokens": 900, "count_on": "device"}),
     ):
         saved = folder / f"{name}.state.safetensors"
@@ -243,7 +245,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.parametrize("size", SIZES)
 def test_files_of_counts_and_estimates_are_those_of_one_process_byte_for_byte(runs: Path, size: int) -> None:
     one, many = files(runs / "of_1"), files(runs / f"of_{size}")
-    assert len(one) == 14
+    assert len(one) == 17
     assert one.keys() == many.keys()
     assert [name for name, content in one.items() if content != many[name]] == []
     state = ProbeState.load(runs / f"of_{size}" / "given.state.safetensors")

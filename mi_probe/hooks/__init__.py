@@ -6,6 +6,16 @@ from mi_probe.hooks.attached import AttachedProbe
 from mi_probe.hooks.batch import CountOn
 from mi_probe.hooks.entry import attach
 from mi_probe.hooks.facts import hash_of_weights
-from mi_probe.hooks.names import HookedModel, Point, points, resolve
+from mi_probe.hooks.names import HookedModel, Point, couples, points, resolve
 
-__all__ = ["AttachedProbe", "CountOn", "HookedModel", "Point", "attach", "hash_of_weights", "points", "resolve"]
+__all__ = [
+    "AttachedProbe",
+    "CountOn",
+    "HookedModel",
+    "Point",
+    "attach",
+    "couples",
+    "hash_of_weights",
+    "points",
+    "resolve",
+]

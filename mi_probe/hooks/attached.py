@@ -18,7 +18,17 @@ from mi_probe.footprint import Run, refuse_unless_device_has_room, refuse_unless
 from mi_probe.hooks.arguments import has_own_numbers
 from mi_probe.hooks.batch import Batch, CountOn, misfit_of, rows_of
 from mi_probe.hooks.facts import describe_model, has_dropout, weights_stand_for_others
-from mi_probe.hooks.names import HookedModel, inner_of, require_enough, resolve, site_of, width_by_name, with_edges
+from mi_probe.hooks.names import (
+    HookedModel,
+    couples,
+    inner_of,
+    require_enough,
+    resolve,
+    site_of,
+    width_by_name,
+    widths_of_couples,
+    with_edges,
+)
 from mi_probe.hooks.passes import Pass, Watch, compile_anew
 from mi_probe.hooks.saying import few, warn_user
 from mi_probe.hooks.sites import Hook
@@ -28,6 +38,7 @@ from mi_probe.ledger import (
     DETACHED,
     HOOKS_GONE,
     MISFIT,
+    NO_LABELS,
     NO_MEMORY,
     NO_TOKENS,
     PAUSED,
@@ -43,8 +54,9 @@ from mi_probe.outbox import Outbox
 from mi_probe.pointcounts import PointCounts
 from mi_probe.probe import Probe
 from mi_probe.shares import Share
-from mi_probe.state import FOUND_IN_WEIGHTS, SAME_MODEL, ProbeState
-from mi_probe.stream import PointStream
+from mi_probe.state import FOUND_IN_WEIGHTS, SAME_MODEL, ProbeState, checked_labels, require_labels
+from mi_probe.stream import PointStream, Prepared
+from mi_probe.subset import Width
 from mi_probe.tokens import Choice, choose
 
 if TYPE_CHECKING:
@@ -90,25 +102,32 @@ class AttachedProbe(ProbeState):
         self.count_on: CountOn = count_on
         resolved = resolve(model, probe)
         keys = [p.key for p in resolved]
+        self._couples = couples(model, probe)
+        names = list(self._couples or keys)
         if edges is not None:
-            probe = with_edges(probe, keys, edges)
+            probe = with_edges(probe, names, edges)
+            self._require_sides(edges)
         config = getattr(inner_of(model), "config", None)
         if getattr(config, "is_encoder_decoder", False) and any("decoder" in p.hook_name for p in resolved):
             raise HookPointError(
                 "this model has an encoder and a decoder, each with tokens of its own: only hook points of the encoder can be "
                 "measured here. Feed the decoder's activations to ProbeState.update."
             )
-        widths: dict[str, int | str] = {p.key: width_by_name(model, p) or "not known" for p in resolved}
+        of_places: dict[str, int | str] = {p.key: width_by_name(model, p) or "not known" for p in resolved}
         if edges is None:
-            require_enough(probe, widths)
-        widths |= {key: binning.variables for key, binning in (edges or {}).items()}
+            require_enough(probe, of_places)
+        widths = widths_of_couples(self._couples, of_places)
+        for key, binning in (edges or {}).items():
+            widths[key] = (binning.first, binning.variables - binning.first) if binning.sides else binning.variables
         self._device_has_room = False
-        self._widths_known = all(isinstance(width, int) for width in widths.values())
+        self._widths_known = not any(isinstance(width, str) for width in widths.values())
         # More rows than usual are someone's way to keep rows: how many will come is not known.
         rows = 0 if edges else min(probe.calibration_tokens, _ROWS)
         self.share = None if share is None or share.of == 1 else share
         refuse_unless_it_fits(probe, widths, self._run_of(rows), memory)
-        super().__init__(probe, describe_model(model), {key: PointStream(probe) for key in keys}, memory=memory)
+        super().__init__(
+            probe, describe_model(model), {name: PointStream(probe, self._couples.get(name)) for name in names}, memory=memory
+        )
         self.points = {p.key: p.hook_name for p in resolved}
         for key, binning in (edges or {}).items():
             try:
@@ -120,6 +139,7 @@ class AttachedProbe(ProbeState):
         tokenizer = getattr(model, "tokenizer", None)
         self.special_tokens = frozenset(getattr(tokenizer, "all_special_ids", None) or ())
         self._given: NDArray[np.int64] | None = None
+        self._labels: Any = None
         self._resolved = {p.key: p for p in resolved}
         self._model = weakref.ref(model)  # counts that are kept must not keep the weights
         self._watch: Watch | None = None
@@ -132,6 +152,19 @@ class AttachedProbe(ProbeState):
         if has_dropout(model):
             warn_user("the model is in training mode: its dropout changes activations; call model.eval() first.")
         self._put_on(model)
+
+    def _require_sides(self, edges: Mapping[str, Binning]) -> None:
+        """Raise `HookPointError` unless edges of hook points that meet are those of both, side by side."""
+        for name, two in self._couples.items():
+            sides = tuple(side.point for side in edges[name].sides)
+            if sides != two:
+                raise HookPointError(f"the edges of '{name}' are not of {two[0]} and {two[1]} side by side: {edges[name]!r}.")
+
+    def _uses(self, key: str) -> list[tuple[str, int | None]]:
+        """Where the rows of a hook point go: to its own counts, or as one side of those between it and another."""
+        if not self._couples:
+            return [(key, None)]
+        return [(name, two.index(key)) for name, two in self._couples.items() if key in two]
 
     def take_up(self, state: ProbeState) -> None:
         """Go on from what a state of the same probe and model has counted; nothing was counted here yet.
@@ -211,6 +244,20 @@ class AttachedProbe(ProbeState):
             )
         self._given = None if given is None else given.astype(np.int64)
 
+    @property
+    def labels(self) -> Any:
+        """The number of each token's label, shape (batch, position), for the next forward pass; set it before each.
+
+        For probes that count pairs of tokens by label. -1, or any token that does not count, has none.
+        """
+        return self._labels
+
+    @labels.setter
+    def labels(self, numbers: Any) -> None:
+        if self.probe.variables != "tokens" or self.probe.by != "label":
+            raise InputError("this probe does not count by label: Probe(variables='tokens', by='label', labels=[...]) does.")
+        self._labels = numbers
+
     def reattach(self) -> None:
         """Put the hooks on again, after others took them off or replaced hook points; counting goes on.
 
@@ -234,7 +281,7 @@ class AttachedProbe(ProbeState):
         if model is None:
             raise HookPointError("the model that this probe was attached to is gone.")
         resolved = resolve(model, self.probe)
-        if [p.key for p in resolved] != list(self.points):
+        if [p.key for p in resolved] != list(self.points) or couples(model, self.probe) != self._couples:
             raise HookPointError("the model has other hook points now than when the probe was attached: attach a new probe.")
         self.detach()
         self._resolved = {p.key: p for p in resolved}
@@ -300,17 +347,19 @@ class AttachedProbe(ProbeState):
     # -- the books ---------------------------------------------------------------------------------------------------
 
     def _point_status(self, key: str) -> PointStatus:
-        hook = self._hooks.get(key)
-        if hook is not None:
-            state = self._trouble(key, hook) or "attached"
+        places = [place for place in self._couples.get(key, (key,)) if place in self.points]
+        hooks = {place: self._hooks[place] for place in places if place in self._hooks}
+        if hooks:
+            troubles = [trouble for place, hook in hooks.items() if (trouble := self._trouble(place, hook))]
+            state = troubles[0] if troubles else "attached"
         else:
-            state = "detached" if key in self.points else "fed by update"
+            state = "detached" if places else "fed by update"
         books = super()._point_status(key)
         return replace(
             books,
-            hook_name=self.points.get(key, ""),
-            fired=self._fired.get(key, 0),
-            fired_outside=self._outside.get(key, 0),
+            hook_name=" -> ".join(self.points[place] for place in places),
+            fired=min((self._fired.get(place, 0) for place in places), default=0),
+            fired_outside=max((self._outside.get(place, 0) for place in places), default=0),
             state=state,
         )
 
@@ -401,7 +450,7 @@ class AttachedProbe(ProbeState):
     @property
     def _stays(self) -> CountOn:
         """Where values are to be counted: some things are counted on the CPU only."""
-        on_cpu = self.probe.moments or self.probe.subset.pairs != "all"
+        on_cpu = self.probe.moments or self.probe.subset.pairs != "all"  # among them those that count pairs of tokens
         return "cpu" if on_cpu else self.count_on
 
     def take(self, key: str, activation: torch.Tensor) -> None:
@@ -424,23 +473,25 @@ class AttachedProbe(ProbeState):
             batch.refused = batch.detail = STAND_INS
             return
         misfit = misfit_of(self.points[key], activation, batch.shape)
-        if misfit and self.streams[key].n:  # it fitted before: this pass is an unusual one
+        uses = self._uses(key)
+        if misfit and self.streams[uses[0][0]].n:  # it fitted before: this pass is an unusual one
             batch.refused, batch.detail = MISFIT, misfit
             return
         if misfit:
             raise HookPointError(f"{misfit}.")
         try:
-            prepared = self.streams[key].prepare(rows_of(activation, batch, self._stays))
+            rows = rows_of(activation, batch, self._stays)
+            prepared = {use: self.streams[use[0]].prepare(rows, use[1]) for use in uses}
         except InputError as error:
             raise HookPointError(f"at hook point '{self.points[key]}', {error}") from None
-        before = batch.taken.get(key)
-        if wanted is None and before is not None and not batch.same(before, prepared):
+        before = batch.taken.get(uses[0])
+        if wanted is None and before is not None and not batch.same(before, prepared[uses[0]]):
             self._warn(
                 "visits",
                 f"hook point '{self.points[key]}' fires several times in a forward pass, with different values: the last ones "
                 "are counted. Probe(visit=...) says which you want: 0 the first, 1 the second, -1 the last.",
             )
-        batch.taken[key] = prepared
+        batch.taken |= prepared
 
     def pass_ends(self, run: Pass, error: BaseException | None) -> None:
         """The pass is over: count it whole, or say why not."""
@@ -453,53 +504,66 @@ class AttachedProbe(ProbeState):
                 tokens = 0 if run.tokens is None else run.tokens.numel()
                 self.ledger.enter_uncounted(refused or NO_TOKENS, tokens)
             else:
+                size = batch.choice.shape[0] * batch.choice.shape[1]
                 try:
-                    self._count(run, batch, batch.choice)
+                    labels = self._labels_of(batch.choice)
+                except InputError:
+                    self.ledger.enter_uncounted(NO_LABELS, size)
+                    raise
+                try:
+                    self._count(run, batch, batch.choice, labels)
                 except MemoryRefusedError:
-                    self.ledger.enter_uncounted(NO_MEMORY, batch.choice.shape[0] * batch.choice.shape[1])
+                    self.ledger.enter_uncounted(NO_MEMORY, size)
                     raise
         if error is not None and refused == RAISED:  # it is on its way to the user, and goes there as it is
             error.add_note("mi_probe: none of the tokens of this forward pass was counted.")
         elif message and (error is None or refused == STOPPED):
             self._warn(str(refused), message)
 
-    def _count(self, run: Pass, batch: Batch, choice: Choice) -> None:
+    def _count(self, run: Pass, batch: Batch, choice: Choice, labels: NDArray[np.int64] | None) -> None:
         rows = choice.shape[0]
-        batch.taken = {key: batch.chosen(prepared) for key, prepared in batch.taken.items()}
-        self._require_memory_for(batch)
-        places = choice.places(self._documents_of(run, rows), self._texts_of(run, rows))
-        completed = {key: self.streams[key].completed_by(prepared, places) for key, prepared in batch.taken.items()}
+        taken = self._whole(batch)
+        self._require_memory_for(taken)
+        places = choice.places(self._documents_of(run, rows), self._texts_of(run, rows), labels)
+        completed = {key: self.streams[key].completed_by(prepared, places) for key, prepared in taken.items()}
         try:
             if self.share is None:
-                for key, prepared in batch.taken.items():
+                for key, prepared in taken.items():
                     self.streams[key].commit(prepared, places, completed[key])
             else:
-                codes = {key: self.streams[key].commit_beside(prepared, places) for key, prepared in batch.taken.items()}
+                codes = {key: self.streams[key].commit_beside(prepared, places) for key, prepared in taken.items()}
                 self.outbox.put(codes, places.document)
             self.ledger.enter_counted(choice.n, choice.left_out)
         except BaseException:
             self._torn = True  # some hook points have it, others not
             raise
 
-    def _require_memory_for(self, batch: Batch) -> None:
+    def _whole(self, batch: Batch) -> dict[str, Prepared]:
+        """What was taken, by the names of counts: of hook points that meet, side by side."""
+        taken, batch.taken = batch.taken, {}
+        if not self._couples:
+            return {key: batch.chosen(prepared) for (key, _), prepared in taken.items()}
+        return {name: self.streams[name].joined(taken.pop((name, 0)), taken.pop((name, 1))) for name in self._couples}
+
+    def _require_memory_for(self, taken: Mapping[str, Prepared]) -> None:
         """Ask once when all widths are known, and again when the tables are made: memory may have gone meanwhile."""
-        rows = {key: prepared.rows for key, prepared in batch.taken.items() if prepared.rows is not None}
-        widths = {key: batch.taken[key].width for key in rows}
+        rows = {key: prepared.rows for key, prepared in taken.items() if prepared.rows is not None}
+        widths = {key: taken[key].width for key in rows}
         itemsize = max((values.itemsize for values in rows.values()), default=4)
-        self._require_room_on_device(batch)
+        self._require_room_on_device(taken)
         if not self._widths_known:
             refuse_unless_it_fits(self.probe, widths, self._run_of(min(self.probe.calibration_tokens, _ROWS)), self.memory)
             self._widths_known = True
-        completing = {key: widths[key] for key in rows if self.streams[key].completes_with(batch.taken[key])}
+        completing = {key: widths[key] for key in rows if self.streams[key].completes_with(taken[key])}
         if completing:
             self._require_memory(completing, itemsize)
 
-    def _require_room_on_device(self, batch: Batch) -> None:
+    def _require_room_on_device(self, taken: Mapping[str, Prepared]) -> None:
         """The same, once, of the device where counts will stay."""
-        values = {key: prepared.rows if prepared.codes is None else prepared.codes for key, prepared in batch.taken.items()}
+        values = {key: prepared.rows if prepared.codes is None else prepared.codes for key, prepared in taken.items()}
         there = {key: tensor for key, tensor in values.items() if not isinstance(tensor, np.ndarray)}
         if self.share is None and there and not self._device_has_room:
-            widths = {key: batch.taken[key].width for key in there}
+            widths: dict[str, Width] = {key: taken[key].width for key in there}
             refuse_unless_device_has_room(self.probe, widths, next(iter(there.values())).device, self.memory)
             self._device_has_room = True
 
@@ -519,6 +583,15 @@ class AttachedProbe(ProbeState):
         if known is None or len(known) != rows:
             known = run.generation.documents[self] = self._new_documents("", rows)
         return known
+
+    def _labels_of(self, choice: Choice) -> NDArray[np.int64] | None:
+        """Labels of all tokens of a pass, which are used up."""
+        given, self._labels = self._labels, None
+        rows, positions = choice.shape
+        shape = (positions,) if rows == 1 and np.ndim(given) == 1 else choice.shape
+        labels = None if given is None else checked_labels(given, shape, self.probe, "the labels of this forward pass")
+        require_labels(self.probe, labels)
+        return labels
 
     def _texts_of(self, run: Pass, rows: int) -> NDArray[np.int64] | None:
         """Numbers of the rows of a generation that can be followed from step to step: a beam search moves rows about."""
@@ -541,7 +614,7 @@ class AttachedProbe(ProbeState):
             return RAISED, ""
         if run.refused or batch.choice is None:
             return run.refused or NO_TOKENS, f"a forward pass was not counted: {run.detail or NO_TOKENS}."
-        absent = [key for key in self.points if key not in batch.taken]
+        absent = [key for key in self.points if self._uses(key)[0] not in batch.taken]
         if not absent:
             return None, ""
         names = few(self.points[key] for key in absent)

@@ -25,13 +25,15 @@ class Batch:
     ----------
     shape : (int, int), optional
         Rows and positions of the batch, once its tokens are known.
+    taken : dict of (str, int or None) -> Prepared
+        By the name of the counts, and the side of them where two hook points meet there.
     """
 
     def __init__(self, refused: str | None, attachment: int) -> None:
         self.refused, self.detail = refused, ""
         self.attachment = attachment
         self.shape: tuple[int, int] | None = None
-        self.taken: dict[str, Prepared] = {}
+        self.taken: dict[tuple[str, int | None], Prepared] = {}
         self.fired: dict[str, int] = {}
         self._choose: Callable[[], Choice] | None = None
         self._choice: Choice | None = None

@@ -43,8 +43,8 @@ def attach(
     count_on : {"auto", "device", "cpu"}
         Where activations become codes and codes counts. "auto": on the CPU by the compiled kernels if the activations are there,
         else on their own device by torch, where counts stay until they are read. They are the same counts. "device" takes torch
-        on any device; "cpu" copies activations of a GPU. Second moments, listed pairs, and the lags of a generation's tokens that
-        come one by one are counted on the CPU in any case.
+        on any device; "cpu" copies activations of a GPU. Second moments, listed pairs, pairs between hook points, and the lags of
+        a generation's tokens that come one by one are counted on the CPU in any case.
     share : Share, optional
         Keep the tables of this share of the pairs alone, in one of several processes that exchange the codes of their passes, as
         `mi_probe.accumulate` has them do (``split_by="pairs"``). It takes edges.

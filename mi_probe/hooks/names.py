@@ -6,6 +6,7 @@ import fnmatch
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,17 +15,20 @@ from numpy.typing import NDArray
 from mi_probe.binning import Binning
 from mi_probe.errors import HookPointError, InputError, nearest
 from mi_probe.probe import NAMED_SETS, Probe
-from mi_probe.subset import Dimensions
+from mi_probe.subset import Dimensions, Width, name_between
+from mi_probe.tokencounts import require_dimensions
 
 __all__ = [
     "HookedModel",
     "Point",
+    "couples",
     "inner_of",
     "points",
     "require_model",
     "resolve",
     "site_of",
     "width_by_name",
+    "widths_of_couples",
     "with_edges",
 ]
 
@@ -154,10 +158,12 @@ def _members(model: HookedModel, name: str, hook_dict: dict[str, Any]) -> list[P
 def resolve(model: HookedModel, probe: Probe) -> list[Point]:
     """The hook points of a probe in a model, each once.
 
+    Where pairs are between two of them, in the order of the model, without those that meet no other; see `couples`.
+
     Raises
     ------
     HookPointError
-        A name that is not there, a pattern that matches nothing, a layer out of range.
+        A name that is not there, a pattern that matches nothing, a layer out of range, or hook points that cannot meet.
 
     Examples
     --------
@@ -207,7 +213,98 @@ def resolve(model: HookedModel, probe: Probe) -> list[Point]:
             raise HookPointError(
                 f"'{first.key}' and '{point.key}' are the same place in this model: ask for one of the two sets."
             )
-    return list(unique.values())
+    if probe.pairs != "between":
+        return list(unique.values())
+    in_order = sorted(unique.values(), key=_depth)
+    used = {key for two in _couples(model, probe, in_order) for key in two}
+    return [point for point in in_order if point.key in used]
+
+
+def couples(model: HookedModel, probe: Probe) -> dict[str, tuple[str, str]]:
+    """Which two hook points meet where a probe has ``pairs="between"``, by the name that results have; no others have any.
+
+    Raises
+    ------
+    HookPointError
+        As for `resolve`.
+
+    Examples
+    --------
+    >>> import mi_probe
+    >>> model = mi_probe.load_model("coffee-gpt2")
+    >>> couples(model, mi_probe.Probe(layers=[0, 6, 12], pairs="between", between="first"))["hidden_states.0 -> hidden_states.12"]
+    ('hidden_states.0', 'hidden_states.12')
+    """
+    if probe.pairs != "between":
+        return {}
+    return {name_between(*two): two for two in _couples(model, probe, resolve(model, probe))}
+
+
+def _depth(point: Point) -> float:
+    """Where in the model: by its block, what embeds before all of them, and the rest behind."""
+    if point.layer is not None:
+        return point.layer
+    return -1.0 if re.match(r"(hook_)?(pos_)?embed", point.key) else float("inf")
+
+
+def _couples(model: HookedModel, probe: Probe, there: list[Point]) -> list[tuple[str, str]]:
+    """Keys of the hook points that meet, among those of the probe in the order of the model."""
+    keys = [point.key for point in there]
+    if isinstance(probe.between, tuple):
+        return _listed_couples(model, probe.between, there)
+    if len(keys) < 2:
+        raise HookPointError(
+            f"pairs = 'between' takes two hook points, and the probe has one: {keys[0]}. Add others to hooks or layers; "
+            "pairs = 'all' has the pairs of one."
+        )
+    return [(keys[0], key) for key in keys[1:]] if probe.between == "first" else list(pairwise(keys))
+
+
+def _listed_couples(model: HookedModel, between: tuple[tuple[str, str], ...], there: list[Point]) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for two in between:
+        of_sets = [{p.layer: p.key for p in there if p.key.rpartition(".")[0] == name} for name in two]
+        if two[0] in NAMED_SETS and two[1] in NAMED_SETS and all(of_sets):
+            mine, theirs = of_sets
+            both = [(mine[layer], theirs[layer]) for layer in mine if layer in theirs]
+        else:
+            first, second = (_key_of(model, name, there) for name in two)
+            both = [(first, second)]
+        for first, second in both:
+            if first == second:
+                raise HookPointError(f"'{two[0]}' and '{two[1]}' are the same place in this model: name two places.")
+            if (first, second) not in found and (second, first) not in found:
+                found.append((first, second))
+    return found
+
+
+def _key_of(model: HookedModel, name: str, there: list[Point]) -> str:
+    """The key of a hook point that may be named as the model does."""
+    hook_dict = model.hook_dict
+    for point in there:
+        if name in (point.key, point.hook_name) or (name in hook_dict and hook_dict[name] is site_of(model, point, hook_dict)):
+            return point.key
+    keys = [point.key for point in there]
+    raise HookPointError(
+        f"between names '{name}', which is not among the hook points of the probe{nearest(name, keys)}; these are "
+        f"{', '.join(keys)}. hooks and layers say which there are."
+    )
+
+
+def widths_of_couples(
+    of: Mapping[str, tuple[str, str]], widths: Mapping[str, int | str]
+) -> dict[str, Width | str]:  # fmt: skip
+    """Variables of both hook points that meet, or why they are not known; where none meet, of each hook point."""
+    if not of:
+        return dict(widths)
+    found: dict[str, Width | str] = {}
+    for name, two in of.items():
+        first, second = (widths[key] for key in two)
+        if isinstance(first, int) and isinstance(second, int):
+            found[name] = (first, second)
+        else:
+            found[name] = next(f"{key}: {widths[key]}" for key in two if isinstance(widths[key], str))
+    return found
 
 
 def require_enough(probe: Probe, widths: Mapping[str, int | str]) -> None:
@@ -216,6 +313,8 @@ def require_enough(probe: Probe, widths: Mapping[str, int | str]) -> None:
         if isinstance(width, int):
             try:
                 probe.subset.columns(width)
+                if probe.extras.tokens is not None:
+                    require_dimensions(probe.subset.size(width)[0], probe.extras.tokens)
             except InputError as error:
                 raise HookPointError(f"at hook point '{key}', {error}") from None
 
@@ -253,9 +352,10 @@ def with_edges(probe: Probe, keys: list[str], edges: Mapping[str, Binning]) -> P
 
 def _dimensions_of(probe: Probe, edges: Mapping[str, Binning]) -> Dimensions:
     """The dimensions that edges are for, as a probe says it: which they are, if they are the same everywhere, or how many."""
-    found = {_listed(binning.dimensions) for binning in edges.values()}
+    of_places = [(key, part) for key, b in edges.items() for part in ([b.of_side(0), b.of_side(1)] if b.sides else [b])]
+    found = {_listed(binning.dimensions) for _, binning in of_places}
     wanted = probe.dimensions
-    for key, binning in edges.items() if wanted is not None else ():
+    for key, binning in of_places if wanted is not None else ():
         try:
             columns = probe.subset.columns(binning.width)
         except InputError as error:
@@ -272,7 +372,7 @@ def _dimensions_of(probe: Probe, edges: Mapping[str, Binning]) -> Dimensions:
         return found.pop()
     if isinstance(probe.pairs, tuple):
         return None  # these say it
-    counts = {binning.variables for binning in edges.values()}
+    counts = {binning.variables for _, binning in of_places}
     if len(counts) > 1:
         raise HookPointError(f"edges must be for one number of dimensions; got {sorted(counts)}.")
     return counts.pop()

@@ -92,12 +92,12 @@ def count_margins(codes: NDArray[np.uint8], margins: NDArray[np.int64]) -> None:
 
 
 @jit
-def _scatter(rows: Any, columns: Any, first: int, last: int, low: int, cells: Any, tables: Any) -> None:
+def _scatter(rows: Any, columns: Any, first: int, last: int, low: int, apart: int, cells: Any, tables: Any) -> None:
     variables, samples = columns.shape
     before = low * (2 * variables - low - 1) // 2
     for i in range(first, last):
-        pair = i * (2 * variables - i - 1) // 2 - before
-        for j in range(i + 1, variables):
+        pair = (i - low) * (variables - apart) if apart else i * (2 * variables - i - 1) // 2 - before
+        for j in range(max(i + 1, apart), variables):
             start = pair * cells
             for s in range(samples):
                 cell = rows[i, s] + columns[j, s]
@@ -113,6 +113,7 @@ def count_pairs(
     partners: NDArray[np.uint8] | None = None,
     way: str = "auto",
     rows: tuple[int, int] | None = None,
+    apart: int = 0,
 ) -> None:
     """Add the joint counts of every pair i < j, or of those with i in a range, to `tables`.
 
@@ -129,13 +130,19 @@ def count_pairs(
         counts the ones of two such planes ANDed, 64 samples a word. "auto" takes the cheaper.
     rows : (int, int), optional
         Only the pairs with first <= i < last; their tables alone. All by default.
+    apart : int
+        Only the pairs with i < apart <= j, in the same order: each of the first so many variables with each of the others, and
+        none among themselves. 0: all.
     """
     samples, variables = codes.shape
     bins = tables.shape[1]
-    low, high = (0, variables - 1) if rows is None else (rows[0], min(rows[1], variables - 1))
+    most = apart or variables - 1
+    low, high = (0, most) if rows is None else (rows[0], min(rows[1], most))
     if samples == 0 or low >= high:
         return
     pairs = pair_index(high, high + 1, variables) - pair_index(low, low + 1, variables)
+    if apart:
+        pairs = (high - low) * (variables - apart)
     if tables.shape != (pairs, bins, bins) or (partners is not None and partners.shape != codes.shape):
         raise ValueError(f"{codes.shape} codes need ({pairs}, {bins}, {bins}) tables and partners like them; got {tables.shape}.")
     if not tables.flags.c_contiguous:
@@ -143,14 +150,14 @@ def count_pairs(
     if way == "auto":
         way = "scatter" if SCATTER.of(samples, bins) < PLANES.of(samples, bins) else "bit_sliced"
     if way == "bit_sliced":
-        count_by_planes(codes, partners, tables, threads_for(tables.size * (1.0 + samples / 512)), (low, high))
+        count_by_planes(codes, partners, tables, threads_for(tables.size * (1.0 + samples / 512)), (low, high), apart)
         return
     shifted = _shifted(codes, bins, bins)
     columns = _shifted(codes if partners is None else partners, bins, 1)
     threads = threads_for(float(tables.shape[0] * samples))
-    parts = ranges(high - low, lambda i: variables - 1 - low - i, threads)
+    parts = ranges(high - low, np.ones_like if apart else lambda i: variables - 1 - low - i, threads)
     flat = tables.reshape(-1)
-    in_threads(lambda a, b: _scatter(shifted, columns, low + a, low + b, low, bins * bins, flat), parts, threads)
+    in_threads(lambda a, b: _scatter(shifted, columns, low + a, low + b, low, apart, bins * bins, flat), parts, threads)
 
 
 def _shifted(codes: NDArray[np.uint8], bins: int, by: int) -> NDArray[np.int32]:

@@ -57,19 +57,21 @@ def _row_panels(planes: Any, variables: int, words: int, bins: int, rows: int, f
 
 @jit
 def _count(
-    panels: Any, planes: Any, margins: Any, words: int, rows: int, first: int, last: int, low: int, high: int, scratch: Any,
-    tables: Any,
+    panels: Any, planes: Any, margins: Any, words: int, rows: int, first: int, last: int, low: int, high: int, apart: int,
+    scratch: Any, tables: Any,
 ) -> None:  # fmt: skip
     """All pairs whose first variable is in blocks `first` to `last`, and from `low` to `high`, whose tables these are.
 
-    A block of `ROWS` variables by a tile of `LANES` at a time.
+    A block of `ROWS` variables by a tile of `LANES` at a time. Second variables are those behind the first, or, where `apart` is
+    not 0, those from there on.
     """
     variables, bins = margins.shape
     before = low * (2 * variables - low - 1) // 2
+    others = variables - apart
     stride = LANES * bins
     whole = bins // WIDTH * WIDTH
     left = np.empty(bins, dtype=np.int32)
-    for tile in range(first * ROWS // LANES, (variables + LANES - 1) // LANES):
+    for tile in range(max(first * ROWS, apart) // LANES, (variables + LANES - 1) // LANES):
         for block in range(first, min(last, (tile + 1) * LANES // ROWS)):
             for panel in range(bins):
                 for part in range(rows):
@@ -81,8 +83,9 @@ def _count(
                                 words, scratch, (part * ROWS + r) * stride + panel * LANES + lane, stride,
                             )  # fmt: skip
             for i in range(max(block * ROWS, low), min(block * ROWS + ROWS, high)):
-                for j in range(max(i + 1, tile * LANES), min((tile + 1) * LANES, variables)):
-                    pair = i * (2 * variables - i - 1) // 2 + (j - i - 1) - before
+                for j in range(max(i + 1, apart, tile * LANES), min((tile + 1) * LANES, variables)):
+                    behind = i * (2 * variables - i - 1) // 2 + (j - i - 1) - before
+                    pair = (i - low) * others + (j - apart) if apart else behind
                     source = (i % ROWS) * rows * stride + (j % LANES) * bins
                     target = pair * bins * bins
                     for b in range(bins):
@@ -105,16 +108,22 @@ def count_by_planes(
     tables: NDArray[np.integer],
     threads: int,
     rows: tuple[int, int] | None = None,
+    apart: int = 0,
 ) -> None:
     """What `mi_probe.kernels.count_pairs` does, after it has checked that shapes and types fit."""
     rows = rows or (0, codes.shape[1] - 1)
     for start in range(0, len(codes), _CHUNK):
         part = slice(start, start + _CHUNK)
-        _count_chunk(codes[part], None if partners is None else partners[part], tables, rows, threads)
+        _count_chunk(codes[part], None if partners is None else partners[part], tables, rows, apart, threads)
 
 
 def _count_chunk(
-    codes: NDArray[np.uint8], partners: NDArray[np.uint8] | None, tables: NDArray[np.integer], of: tuple[int, int], threads: int
+    codes: NDArray[np.uint8],
+    partners: NDArray[np.uint8] | None,
+    tables: NDArray[np.integer],
+    of: tuple[int, int],
+    apart: int,
+    threads: int,
 ) -> None:
     samples, variables = codes.shape
     bins = tables.shape[1]
@@ -136,9 +145,10 @@ def _count_chunk(
 
     def count(a: int, b: int) -> None:
         scratch = np.empty(ROWS * rows * LANES * bins, dtype=np.int32)
-        _count(panels, second, margins, words, rows, begin + a, begin + b, low, high, scratch, flat)
+        _count(panels, second, margins, words, rows, begin + a, begin + b, low, high, apart, scratch, flat)
 
-    in_threads(count, ranges(end - begin, lambda block: last - begin - block, threads), threads)
+    parts = ranges(end - begin, np.ones_like if apart else lambda block: last - begin - block, threads)
+    in_threads(count, parts, threads)
 
 
 def _planes(

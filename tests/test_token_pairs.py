@@ -1,0 +1,223 @@
+"""Pairs of tokens of one text: matrices equal numpy.histogram2d over dimensions; tokens are found by what one says of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mi_probe
+from mi_probe import Binning, Probe
+from mi_probe.errors import HookPointError, InputError
+from mi_probe.estimators import estimate_tables
+
+TEXT = "A cup of coffee, and another Cup of strong coffee. Coffee-houses sell coffee by the cup; no tea."
+
+
+@pytest.fixture(scope="module")
+def reading(coffee: Any) -> mi_probe.Reading:
+    return mi_probe.read_text(coffee, TEXT, layers=[0, 6, 12])
+
+
+def slow(z: np.ndarray, bins: int, method: str) -> np.ndarray:
+    """Plug-in MI of every two rows, a numpy.histogram2d for each pair."""
+    found = []
+    for i in range(len(z)):
+        for j in range(i + 1, len(z)):
+            if method == "equal_width":
+                table = np.histogram2d(z[i], z[j], bins=bins)[0]
+            else:
+                edges = [
+                    np.concatenate([[-np.inf], Binning.fit(row[:, None], bins=bins).edges[0], [np.inf]]) for row in (z[i], z[j])
+                ]
+                table = np.histogram2d(z[i], z[j], bins=edges)[0]
+            p = table / table.sum()
+            outer = p.sum(axis=1, keepdims=True) * p.sum(axis=0, keepdims=True)
+            found.append((p[p > 0] * np.log(p[p > 0] / outer[p > 0])).sum())
+    return np.array(found)
+
+
+@pytest.mark.parametrize("method", ["equal_count", "equal_width"])
+def test_a_matrix_equals_histogram2d_of_standardised_activations(coffee: Any, reading: mi_probe.Reading, method: Any) -> None:
+    _, cache = coffee.run_with_cache(TEXT)
+    result = reading.token_pairs(method=method, bins=6)
+    for name, hook in (("hidden_states.0", "blocks.0.hook_resid_pre"), ("hidden_states.6", "blocks.6.hook_resid_pre")):
+        x = cache[hook][0, 1:].detach().numpy().astype(np.float64)  # without BOS
+        z = (x - x.mean(axis=0)) / x.std(axis=0)
+        np.testing.assert_allclose(result[name].pairs("raw"), slow(z, 6, method), atol=1e-12)
+    point = result["hidden_states.6"]
+    assert point.mi.shape == (len(reading.tokens), len(reading.tokens))
+    assert point.samples == 128
+    assert "p" not in point.columns
+
+
+def test_counts_of_a_pair_are_the_tables_that_the_estimate_is_of(reading: mi_probe.Reading) -> None:
+    z = mi_probe.tokenpairs.standardised(reading.values["hidden_states.12"])
+    binning = Binning.fit(z.T, bins=5)
+    codes = binning.encode(z.T)
+    tables = np.stack([np.histogram2d(codes[:, 0], codes[:, j], bins=[np.arange(6) - 0.5] * 2)[0] for j in range(1, 5)])
+    mi, _, raw, _ = estimate_tables(tables.astype(np.int64))
+    point = reading.token_pairs(bins=5)["hidden_states.12"]
+    np.testing.assert_allclose(point.mi[0, 1:5], mi, atol=1e-12)
+    np.testing.assert_allclose(point.raw[0, 1:5], raw, atol=1e-12)
+
+
+def test_two_identical_tokens_share_all_they_have_and_unrelated_ones_nothing() -> None:
+    x = np.random.default_rng(0).standard_normal((40, 768))
+    x[7] = x[3]
+    shared = mi_probe.token_pairs(x)
+    assert shared.bins == 14
+    assert shared.top_pairs(1)[["i", "j"]].values.tolist() == [["3", "7"]]
+    np.testing.assert_allclose(shared.mi[3, 7], shared.entropy[3], rtol=1e-9)
+    rest = np.delete(shared.pairs(), shared.pairs().argmax())
+    assert abs(rest.mean()) < 0.003
+
+
+def test_outliers_of_a_token_are_left_out_for_it_alone() -> None:
+    x = np.random.default_rng(1).standard_normal((5, 300))
+    x[2, 17] = 40.0
+    shared = mi_probe.token_pairs(x, standard="none", trim_z=4)
+    assert shared.n[0, 1] == 300
+    assert shared.n[0, 2] == 299
+    assert shared.trimmed is not None
+    assert shared.trimmed.tolist() == [0, 0, 1, 0, 0]
+
+
+def test_dimensions_are_standardised_by_the_text_by_a_corpus_or_by_given_numbers() -> None:
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((30, 50)) * rng.uniform(0.1, 9, 50) + 5 * rng.standard_normal(50)
+    corpus = rng.standard_normal((500, 50)) * 3 + 1
+    standardised = mi_probe.tokenpairs.standardised
+    np.testing.assert_allclose(standardised(x), (x - x.mean(axis=0)) / x.std(axis=0), atol=1e-12)
+    by_corpus = (x - corpus.mean(axis=0)) / corpus.std(axis=0)
+    np.testing.assert_allclose(standardised(x, Binning.fit(corpus)), by_corpus, rtol=1e-9)
+    np.testing.assert_allclose(standardised(x, (corpus.mean(axis=0), corpus.std(axis=0))), by_corpus, rtol=1e-9)
+    np.testing.assert_array_equal(standardised(x, "none"), x)
+    # Left as they are, all tokens share the profile of the dimensions.
+    assert mi_probe.token_pairs(x, standard="none").pairs().mean() > 0.15 > 10 * abs(mi_probe.token_pairs(x).pairs().mean())
+    x[:, 4] = 7.0
+    assert np.isnan(standardised(x)[:, 4]).all()
+    assert (mi_probe.token_pairs(x).missing == 1).all()
+    with pytest.raises(InputError, match=r"must be of 50 dimensions; got shapes \(49,\) and \(50,\)"):
+        standardised(x, (np.zeros(49), np.ones(50)))
+    with pytest.raises(InputError, match="came without means"):
+        standardised(x, Binning(np.zeros((50, 1)), "equal_count"))
+    with pytest.raises(InputError, match="standard must be 'text'"):
+        standardised(x, "corpus")  # type: ignore[arg-type]
+
+
+def test_edges_of_a_corpus_standardise_a_text(coffee: Any, reading: mi_probe.Reading) -> None:
+    texts = [TEXT, mi_probe.sample_text()]
+    edges = mi_probe.calibrate(coffee, texts, Probe(layers=[0, 6, 12]))
+    point = reading.token_pairs(standard=edges)["hidden_states.6"]
+    frame = edges["hidden_states.6"].frame
+    assert frame is not None
+    own = mi_probe.token_pairs(reading.values["hidden_states.6"], standard=(frame[:, 0], frame[:, 1]))
+    np.testing.assert_array_equal(point.pairs(), own.pairs())
+    assert not np.array_equal(point.pairs(), reading.token_pairs()["hidden_states.6"].pairs())
+
+
+def test_tokens_are_found_by_word_id_pattern_part_and_mask(reading: mi_probe.Reading) -> None:
+    def found(**how: Any) -> list[str]:
+        return [reading.names[k] for k in reading.select(**how)]
+
+    assert [name.partition(" ")[2].lower() for name in found(word="coffee")] == ["coffee"] * 4
+    assert [name.partition(" ")[2] for name in found(word="cup")] == ["cup", "up", "cup"]  # "Cup" is two tokens: where it ends
+    words = found(word="strong coffee")
+    assert words == found(pattern="strong coffee")
+    assert len(words) == 1
+    assert words[0] in found(word="coffee")
+    coffee = found(word="coffee")[0]
+    number = int(reading.ids[reading.names.index(coffee)])
+    assert found(ids=number) == [name for name, k in zip(reading.names, reading.ids, strict=True) if k == number]
+    assert found(ids=[number, 10**6]) == found(ids=number)
+    assert found(pattern="[Cc]up") == found(word="CUP")
+    part = found(part="another Cup of")
+    assert [name.partition(" ")[2] for name in part][-4:] == ["another", "C", "up", "of"]
+    assert found(part=slice(2, 5)) == list(reading.names[2:5])
+    assert found(part=slice(-2, None)) == list(reading.names[-2:])
+    mask = np.arange(len(reading.tokens)) % 5 == 1
+    assert found(mask=mask) == list(reading.names[1::5])
+
+
+def test_a_word_of_several_tokens_is_where_it_ends(tiny: Any) -> None:
+    reading = mi_probe.read_text(tiny, "one two, twofold, two", layers=[1])  # a token is a byte
+    assert reading.positions[reading.select("two")].tolist() == [6, 20]
+    assert reading.text[: reading.spans[reading.select("two")[1], 1]].endswith(" two")
+    umlaut = mi_probe.read_text(tiny, "süß und süß", layers=[1])  # of two bytes each, which have one place in the text
+    ends = umlaut.select("süß")
+    assert [umlaut.text[: umlaut.spans[k, 1]] for k in ends] == ["süß", "süß und süß"]
+
+
+def test_what_is_not_there_is_named(coffee: Any, reading: mi_probe.Reading) -> None:
+    for how, message in (
+        ({"word": "cofee"}, "the word 'cofee' does not occur in 'text' .did you mean 'coffee'"),
+        ({"pattern": "x+y"}, "no token of 'text' fits pattern = 'x[+]y'"),
+        ({"pattern": "("}, "is no regular expression"),
+        ({"ids": 10**6}, "no token of 'text' fits ids = 1000000"),
+        ({"part": "no coffee"}, "the passage 'no coffee' does not occur in 'text'"),
+        ({"mask": [True, False]}, r"for each of the \d+ tokens; got bool of shape \(2,\)"),
+        ({"mask": np.zeros(len(reading.tokens))}, r"True or False for each of the \d+ tokens; got float64"),
+        ({}, "say which tokens by one of word, ids, pattern, part, mask; got none"),
+        ({"word": "a", "part": "b"}, "got word and part"),
+    ):
+        with pytest.raises(InputError, match=message):
+            reading.select(**how)
+    once = reading.select("tea")
+    with pytest.raises(InputError, match=r"takes two tokens, and 'text' has 1 of those asked for: \d+ tea"):
+        reading.token_pairs(once)
+    with pytest.raises(InputError, match="takes two tokens, and 'text' has 1 of those asked for: 0 coffee"):
+        mi_probe.read_text(coffee, "coffee").token_pairs()
+    with pytest.raises(InputError, match="a pair takes two tokens; got 1"):
+        mi_probe.token_pairs(np.zeros((1, 40)))
+    with pytest.raises(InputError, match="has no token: it is empty"):
+        mi_probe.read_text(coffee, "")
+    with pytest.raises(InputError, match=r"has 300 tokens.*room for 255.*max_tokens=255 \(--max-tokens 255\)"):
+        mi_probe.read_text(coffee, " coffee" * 300)
+    with pytest.raises(InputError, match="max_tokens must be at least 1"):
+        mi_probe.read_text(coffee, "coffee", max_tokens=0)
+    with pytest.raises(InputError, match="no token of 'text' counts: it has 1"):
+        mi_probe.read_text(coffee, "coffee", Probe(skip_first=5))
+    with pytest.raises(HookPointError):
+        mi_probe.read_text(coffee, "coffee", hooks="blocks.99.hook_resid_pre")
+
+
+def test_reading_leaves_nothing_on_the_model_and_reads_no_more_than_asked(coffee: Any) -> None:
+    from .versions.kits import everything_on
+
+    before = everything_on(coffee)
+    some = mi_probe.read_text(coffee, " coffee" * 300, layers=[3], max_tokens=7)
+    assert everything_on(coffee) == before
+    assert some.positions.tolist() == list(range(7))
+    assert some.values["hidden_states.3"].shape == (7, 128)
+
+
+def test_a_table_has_the_distance_of_each_pair(reading: mi_probe.Reading) -> None:
+    chosen = reading.select("coffee")
+    table = reading.table(reading.token_pairs(chosen))
+    assert len(table) == 3 * 6
+    where = reading.positions[chosen]
+    first = table[table.point == "hidden_states.0"]
+    assert first.distance.tolist() == [int(where[j] - where[i]) for i in range(4) for j in range(i + 1, 4)]
+    assert first.i.iloc[0] == f"{where[0]} coffee"
+
+
+def test_unrelated_pairs_are_of_one_token_here_and_one_elsewhere(coffee: Any, reading: mi_probe.Reading) -> None:
+    others = [mi_probe.read_text(coffee, text, layers=[0, 6, 12]) for text in ("The glacier moves.", "A tax form is due in May.")]
+    result = reading.unrelated(others, most=9)
+    point = result["hidden_states.6"]
+    assert len(point.pairs()) == 9 * len(reading.tokens)
+    i, j = point.pair_indices
+    assert (i < len(reading.tokens)).all()
+    assert (j >= len(reading.tokens)).all()
+    assert all(name.startswith("text: ") for name in point.names[len(reading.tokens) :])
+    z = mi_probe.tokenpairs.standardised
+    both = np.stack([z(reading.values["hidden_states.6"])[3], z(others[1].values["hidden_states.6"])[-1]])
+    expected = mi_probe.token_pairs(both, standard="none").mi[0, 1]
+    assert point.names[-1].endswith(f"{others[1].names[-1]}")
+    np.testing.assert_allclose(point.pairs()[(i == 3) & (j == j.max())], [expected], atol=1e-12)
+    with pytest.raises(InputError, match="takes some"):
+        reading.unrelated([])
+    with pytest.raises(InputError, match="other hook points"):
+        reading.unrelated([mi_probe.read_text(coffee, "tea", layers=[1])])
