@@ -86,10 +86,13 @@ def beyond_covariance(point: PairwiseMI, *, over: Over = "linear", method: False
     """All pairs by how much they share beyond what a Gaussian of their correlation would, the surest first.
 
     The p-value takes the excess over its standard error as a standard normal variable, one-sided. The errors of the two terms go
-    together, and that of `continuous` alone is larger than that of their difference: of Gaussian pairs of independent samples,
-    at most .041 had p below .05, and .0005 below .001, at 112 to 20,000 samples and correlations from 0 to .9. Tokens are not
-    independent. Where there is `shard_se`, the error is as many times larger as it is larger than `se`. Where there is `p`, which
-    allows for tokens that resemble those before them, the larger of the two p-values is taken: both must be small.
+    together, and that of `continuous` alone is larger than that of their difference: of Gaussian pairs of independent samples, no
+    more than .05 have p below .05, and no more than .001 below .001, at 112 to 20,000 samples and correlations from 0 to .9; over
+    "gaussian" up to .08 and .002, at few samples and strong correlation (a slow test measures it).
+
+    Tokens are not independent. Where there is `shard_se`, the error is as many times larger as that is larger than `se`. Where
+    there is `p`, which allows for tokens that resemble those before them, the larger of the two p-values is taken: both must be
+    small.
 
     Parameters
     ----------

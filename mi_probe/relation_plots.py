@@ -127,7 +127,7 @@ def mi_against_correlation(
         "share of a pair's MI that covariance sees (linear / continuous;\nshares beyond the axis are in the outermost bars)"
     )
     right.set_ylabel("pairs")
-    right.set_title(f"the {len(told):,} of {len(share):,} pairs whose MI is two standard errors above 0", loc="left", fontsize=10)
+    right.set_title(f"{len(told):,} of {len(share):,} pairs: MI above two standard errors", loc="left", fontsize=10)
     right.legend(fontsize=8, frameon=False)
     for axes in (left, right):
         _plain(axes)

@@ -67,6 +67,24 @@ def test_gaussian_pairs_are_seldom_said_to_share_more_than_gaussians(n: int, bin
     assert np.isfinite(found.p).all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "bins"), [(112, 5), (500, 8), (2000, 8), (20_000, 8)])
+@pytest.mark.parametrize("rho", [0.0, 0.3, 0.6, 0.9])
+def test_the_p_values_of_gaussian_pairs_are_no_smaller_than_is_said(n: int, bins: int, rho: float) -> None:
+    found: dict[linearity.Over, list[float]] = {"linear": [], "gaussian": []}
+    for part in range(4000 // 500 if n < 20_000 else 2):
+        x = columns(*[simulated.correlated_noise(rho)] * 500, n=n, seed=1000 * part)
+        point = own_pairs(x, bins=bins, p_values="none")
+        for over, p in found.items():
+            p += list(linearity.beyond_covariance(point, over=over).p)
+    shares = {over: ((np.array(p) <= 0.05).mean(), (np.array(p) <= 0.001).mean()) for over, p in found.items()}
+    print(n, bins, rho, shares)
+    assert shares["linear"][0] <= 0.05
+    assert shares["linear"][1] <= 0.0015
+    assert shares["gaussian"][0] <= 0.085
+    assert shares["gaussian"][1] <= 0.0025
+
+
 def test_curves_are_found_among_many_lines_and_come_first() -> None:
     curves = [simulated.quadratic(), simulated.cosine(), simulated.circular(), simulated.circular(0.3)]
     lines = [simulated.correlated_noise(rho) for rho in np.linspace(-0.9, 0.9, 60)]
