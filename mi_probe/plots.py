@@ -335,14 +335,15 @@ def fading(table: pandas.DataFrame, *, units: Units = "nats") -> Figure:
     ticks = [name.rpartition(".")[2] for name in order] if len(families) == 1 else list(order)
     titles = "a dimension with itself: median, middle half", "with the other dimensions: mean of all pairs"
     for axes, title in zip((left, right), titles, strict=True):
-        _ticks(axes, np.arange(len(order)), ticks, [_is_embedding(name) for name in order])
+        _ticks(axes, np.arange(len(order)), ticks, [False] * len(order))
+        axes.set_xlim(-0.6, len(order) - 0.4)
         axes.set_xlabel(f"place: {families.copy().pop()}" if len(families) == 1 else "place")
         axes.set_ylabel(f"mutual information ({units})")
         axes.axhline(0, color=_GREY, lw=0.8, ls="--")
         axes.set_title(title, loc="left", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
     left.plot([], [], color=_GREY, marker="o", mfc="white", ms=6, ls="", label="entropy at the start")
-    left.legend(fontsize=8, frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside lower center", ncols=4)
     return figure
 
 
