@@ -59,12 +59,13 @@ def fading(table: pandas.DataFrame, *, units: Units = "nats") -> Figure:
     titles = "a dimension with itself: median, middle half", "with the other dimensions: mean of all pairs"
     for axes, title in zip((left, right), titles, strict=True):
         depth_axis(axes, list(order))
+        axes.set_xlim(-0.6, len(order) - 0.4)
         axes.set_ylabel(f"mutual information ({units})")
         axes.axhline(0, color=GREY, lw=0.8, ls="--")
         axes.set_title(title, loc="left", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
     left.plot([], [], color=GREY, marker="o", mfc="white", ms=6, ls="", label="entropy at the start")
-    left.legend(fontsize=8, frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside lower center", ncols=4)
     return figure
 
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mi_probe
-from mi_probe import Binning, Edges, JointCounts, MIProbeWarning, MIResult, Probe, ProbeState, corpus, kernels, store
+from mi_probe import Binning, Edges, JointCounts, MIProbeWarning, MIResult, Probe, ProbeState, corpus, kernels, plots, store
 from mi_probe.binning import Side
 from mi_probe.counts import pairs_between
 from mi_probe.errors import (
@@ -32,6 +32,7 @@ from mi_probe.errors import (
 )
 from mi_probe.footprint import Run, footprint, refuse_unless_it_fits, ways_out
 from mi_probe.hooks import couples, resolve
+from mi_probe.info import told
 from mi_probe.kernels import planes
 from mi_probe.shares import Share
 
@@ -547,6 +548,16 @@ def test_a_calibration_that_another_thread_completes_between_two_places_changes_
         assert whole.tokens_seen == 200
 
 
+def test_values_that_are_to_be_counted_on_their_device_are_the_same(tiny: Any) -> None:
+    counted = []
+    for where in ("cpu", "device"):
+        with mi_probe.attach(tiny, Probe(pairs="between", calibration_tokens=10, bins=3), count_on=where) as probe:
+            for text in TEXTS:
+                tiny(text)
+        counted.append(probe.counts)
+    assert counted[0] == counted[1]
+
+
 CORPUS = [f"text {k}: " + "the quick brown fox jumps over the lazy dog, and on; " * (1 + k % 5) for k in range(12)]
 BETWEEN = Probe(pairs="between", calibration_tokens=200, bins=4, lags=2, shards=16, moments=True)
 
@@ -640,3 +651,118 @@ def test_attach_refuses_what_does_not_fit_and_counts_nothing(tiny: Any) -> None:
     with pytest.raises(MemoryRefusedError):
         state.update(("a", "b"), (x, y))
     assert not state.streams
+
+
+# -- what a person sees -----------------------------------------------------------------------------------------------
+
+
+def depth() -> MIResult:
+    """A place whose dimensions fade: two later ones have them, each with more noise, in places of 6 dimensions."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((2000, 6))
+    state = ProbeState(Probe(pairs="between", bins=5, calibration_tokens=1000))
+    later = {
+        "hidden_states.1": x + 0.3 * rng.standard_normal(x.shape),
+        "hidden_states.2": x[:, :4] + rng.standard_normal((2000, 4)),
+    }
+    for name, y in later.items():
+        state.update(("hidden_states.0", name), (x, y))
+    return state.estimate()
+
+
+def test_fading_is_what_the_rectangle_says() -> None:
+    result = depth()
+    table = mi_probe.fading(result)
+    assert table["start"].tolist() == ["hidden_states.0"] * 2
+    assert table["place"].tolist() == ["hidden_states.1", "hidden_states.2"]
+    assert table["dimensions"].tolist() == [6, 4]
+    for row, point in zip(table.itertuples(), result.values(), strict=True):
+        mi, se = point.between("mi"), point.between("se")
+        same = np.eye(*mi.shape, dtype=bool)
+        np.testing.assert_allclose([row.itself_low, row.itself, row.itself_high], np.quantile(mi[same], [0.25, 0.5, 0.75]))
+        np.testing.assert_allclose([row.others, row.chance], [mi[~same].mean(), point.between("chance").mean()])
+        np.testing.assert_allclose([row.itself_se, row.others_se], [se[same].mean(), se[~same].mean()])
+        np.testing.assert_allclose(row.entropy, np.log(5), atol=1e-3)
+        np.testing.assert_allclose(row.kept, row.itself / row.entropy)
+    assert table["itself"][0] > 2 * table["itself"][1] > 20 * abs(table["others"].max())
+    bits = mi_probe.fading(result, units="bits")
+    np.testing.assert_allclose(bits["others"], table["others"] / np.log(2))
+    np.testing.assert_allclose(bits["kept"], table["kept"])
+    with pytest.raises(InputError, match="'toy' is of one place"):
+        mi_probe.fading(MIResult({"toy": mi_probe.pairwise(np.zeros((90, 3)))}))
+
+
+def test_a_dimension_is_itself_by_its_index_not_by_its_place_among_those_that_were_chosen() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 600, 5))
+    x *= [1, 9, 1, 9, 1]
+    y *= [9, 1, 1, 9, 1]
+    state = ProbeState(Probe(pairs="between", dimensions=2, bins=3))
+    state.update(("a", "a:b"), (x, y))
+    point = state.estimate()["a -> a:b"]
+    assert point.names == ("a:1", "a:3", "a:b:0", "a:b:3")
+    assert point.itself.tolist() == [3]
+    table = mi_probe.fading(MIResult({"a -> a:b": point}))
+    assert table["dimensions"].tolist() == [1]
+
+
+def test_figures_draw_the_rectangle_and_what_fades() -> None:
+    result = depth()
+    for point in result.values():
+        figure = plots.heat_map(point, title="two places")
+        axes = figure.axes[0]
+        np.testing.assert_array_equal(np.asarray(axes.images[0].get_array()), point.between("mi"))
+        assert axes.get_ylabel() == "6 variables of hidden_states.0"
+        assert [label.get_text() for label in axes.get_xticklabels()] == [str(k) for k in range(point.between().shape[1])]
+        figure.canvas.draw()
+    few = plots.heat_map(result["hidden_states.0 -> hidden_states.1"], most=3).axes[0].images[0].get_array()
+    assert few.shape == (3, 3)
+    profile = plots.depth_profile(result).axes[0]
+    assert [label.get_text() for label in profile.get_xticklabels()] == ["0 → 1", "0 → 2"]
+    plots.distributions(result).canvas.draw()
+    table = mi_probe.fading(result)
+    figure = plots.fading(table)
+    figure.canvas.draw()
+    left, right = figure.axes
+    lines = {line.get_label(): line for line in left.get_lines()}
+    np.testing.assert_array_equal(lines["from hidden_states.0 (embedding)"].get_ydata(), table["itself"])
+    np.testing.assert_array_equal(lines["from hidden_states.0 (embedding)"].get_xdata(), [1, 2])
+    np.testing.assert_array_equal(right.get_lines()[0].get_ydata(), table["others"])
+    with pytest.raises(InputError, match="units"):
+        plots.fading(table, units="hartleys")
+
+
+def test_words_say_that_pairs_are_of_two_places() -> None:
+    result = depth()
+    said = mi_probe.describe(result, variables="hidden dimensions", top=2)
+    assert "36 or 24 pairs of hidden dimensions, one at each of two places, for each of 2 pairs of places" in said
+    assert "hidden_states.0:" in said.splitlines()[-1]
+    assert " at hidden" not in said.splitlines()[-1]
+    alone = mi_probe.describe(MIResult({"a -> b": result["hidden_states.0 -> hidden_states.1"]}))
+    assert "one at each of two places, from a -> b, over 2,000" in alone
+    assert repr(result["hidden_states.0 -> hidden_states.2"]).startswith("PairwiseMI(6 x 4 variables, 24 pairs")
+
+
+def test_info_and_plan_tell_of_two_places(tmp_path: Path, tiny_folder: Path) -> None:
+    x, y = two_places()
+    fed(x, y).save(tmp_path / "state.safetensors")
+    fed(x, y).estimate().save(tmp_path / "result.safetensors")
+    for name in ("state", "result"):
+        line = told(tmp_path / f"{name}.safetensors", check=True).splitlines()[-1]
+        assert line.split()[:8] == ["a", "->", "b", "7", "and", "4", "28", "5"]
+    planned = str(mi_probe.plan(tiny_folder, "between_states", measure=False))
+    assert "at 3 pairs of hook points" in planned
+    assert "256" in planned.splitlines()[2]
+
+
+def test_a_plan_asks_for_what_is_counted(tiny: Any) -> None:
+    probe = Probe(pairs="between", calibration_tokens=20, bins=4, shards=16, moments=True, swap=True)
+    found = mi_probe.plan(tiny, probe, measure=False).footprint
+    with mi_probe.attach(tiny, probe) as attached:
+        tiny(TEXTS)
+    for point, (name, counts) in zip(found.points, attached.counts.items(), strict=True):
+        assert (point.key, point.variables, point.pairs, point.bins) == (name, 32, counts.pairs, counts.bins)
+    _, arrays = attached.to_arrays()
+    # Tables and all beside them; edges, limits and samples are some kB.
+    kept = sum(a.nbytes for name, a in arrays.items() if name.split(".")[-1] not in ("edges", "frame", "sample", "dimensions"))
+    assert kept == pytest.approx(found.state_file, rel=0.02)
