@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ __all__ = ["key_values", "keyed_table"]
 Values = NDArray[np.float64]
 
 
-def key_values(counts: TokenCounts) -> dict[str, Values]:
+def key_values(counts: TokenCounts) -> dict[str, NDArray[Any]]:
     """Estimates by key, each of shape (keys,), in nats; NaN for a key without a pair.
 
     All tokens have the same margins a_1 ... a_B of D dimensions, so the mean of the plug-in value over pairs hangs on how many
@@ -36,8 +36,9 @@ def key_values(counts: TokenCounts) -> dict[str, Values]:
     Returns
     -------
     dict
-        ``mi`` (adjusted for chance), ``se``, ``raw``, ``chance``, and ``together``: the adjusted MI of the joint table of all
-        pairs of the key, which is less than their mean where pairs differ.
+        ``mi`` (adjusted for chance), ``se``, ``shards`` (with pairs of the key, of which the error is), ``raw``, ``chance``, and
+        ``together``: the adjusted MI of the joint table of all pairs of the key, which is less than their mean where pairs
+        differ.
 
     Examples
     --------
@@ -70,7 +71,8 @@ def key_values(counts: TokenCounts) -> dict[str, Values]:
         se = np.sqrt((centred**2).sum(axis=1) * (shards - 1) / shards)
     se = np.where(shards >= 2, se, np.nan)
     together = estimate_tables(counts.tables)[0]
-    return {"mi": adjusted(raw), "se": se, "raw": raw, "chance": np.full(len(raw), level), "together": together}
+    chance = np.full(len(raw), level)
+    return {"mi": adjusted(raw), "se": se, "shards": shards, "raw": raw, "chance": chance, "together": together}
 
 
 def _raw(counts: TokenCounts, cells: NDArray[np.int64], pairs: Values) -> Values:
@@ -92,7 +94,7 @@ def keyed_table(counts: TokenCounts, *, units: Units = "nats") -> pandas.DataFra
     if keys.bounds is not None:
         bounds[:-1] = keys.bounds
     scale = per_nat(units)
-    values = {name: scale * array for name, array in key_values(counts).items()}
+    values = {name: array if name == "shards" else scale * array for name, array in key_values(counts).items()}
     table = pandas.DataFrame({"key": keys.names, "first": bounds[:, 0], "last": bounds[:, 1], "pairs": counts.pairs, **values})
     # Keys of which there is none are left out, but for the one that all others are compared with.
     return table[(table["pairs"] > 0) | (table.index == len(table) - 1)].reset_index(drop=True)

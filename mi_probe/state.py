@@ -373,9 +373,10 @@ class ProbeState:
         -------
         DataFrame
             A row for each hook point and key that has pairs: ``point``; ``key``, with its ``first`` and ``last`` distance or
-            position; ``pairs``; ``mi``, the mean over pairs adjusted for chance; ``se``, from shards of documents; ``raw`` and
-            ``chance``; and ``together``, of the joint table of all pairs. The last key of each hook point, ``unrelated``, is of
-            tokens of different texts: what ``mi`` would be for tokens that have nothing to do with each other.
+            position; ``pairs``; ``mi``, the mean over pairs adjusted for chance; ``se``, from shards of documents, and how many
+            ``shards`` have such pairs (of fewer than 8, say, the error is a rough one); ``raw`` and ``chance``; and ``together``,
+            of the joint table of all pairs. The last key of each hook point, ``unrelated``, is of tokens of different texts: what
+            ``mi`` would be for tokens that have nothing to do with each other.
 
         Warns
         -----

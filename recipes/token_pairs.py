@@ -6,7 +6,9 @@ Command     mi-probe run token_pairs
             mi-probe run token_pairs --model gpt2 --text-file my_text.txt --max-tokens 200 --out gpt2_tokens
             mi-probe run token_pairs --word coffee
 Cost        Seconds: one forward pass for the text, and one for each text that it is compared with.
-Expect      EXPECT
+Expect      In the bundled model depth shows, as it hardly does in pairs of dimensions: up to the middle a pair of tokens shares
+            next to nothing more than tokens of unrelated texts (medians within 0.005 nats), at the last block 0.02 nats; there
+            19 % of the pairs lie above 95 % of the unrelated ones, 7 % at the embedding. Equal words stand out at all depths.
 
 Files in the output folder: result.safetensors and unrelated.safetensors (load them with mi_probe.MIResult.load), summary.csv,
 depth.csv (each hook point beside unrelated tokens), top_pairs.csv, and the figures.
