@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -49,6 +49,8 @@ class Reading:
         Activations by hook point, in the order of the model.
     model : dict
         Name and shape of the model.
+    unread : int
+        Tokens of the text behind those that were read.
 
     Examples
     --------
@@ -69,6 +71,7 @@ class Reading:
     spans: NDArray[np.int64]
     values: dict[str, NDArray[np.floating]]
     model: dict[str, Any]
+    unread: int = 0
 
     def __repr__(self) -> str:
         return f"Reading('{self.name}', {len(self.tokens)} tokens, {len(self.values)} hook points)"
@@ -315,7 +318,7 @@ def read_text(
     *,
     hooks: str | Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
-    max_tokens: int | None = None,
+    max_tokens: int | Literal["context"] | None = None,
 ) -> Reading:
     """Run one text through a model and keep the activations of its tokens.
 
@@ -328,8 +331,9 @@ def read_text(
         Which hook points, and which tokens count; every hidden state by default.
     hooks, layers : optional
         Hook points and layers in place of the probe's.
-    max_tokens : int, optional
-        Read no more than so many tokens of the text.
+    max_tokens : int or "context", optional
+        Read no more than so many tokens of the text, or than the model's context has room for. By default a text that has more is
+        refused.
 
     Raises
     ------
@@ -356,10 +360,15 @@ def read_text(
         what = replace(what, hooks=hooks if isinstance(hooks, str) else tuple(hooks))
     if layers is not None:
         what = replace(what, layers=tuple(layers))
-    front, ids, spans = _tokenised(words, model, max_tokens)
+    front, every, spans = _tokenised(words, model)
+    room = int(model.cfg.n_ctx) - len(front)
+    if max_tokens == "context":
+        max_tokens = room
+    elif max_tokens is not None and (not hasattr(max_tokens, "__index__") or max_tokens < 1):
+        raise InputError(f"max_tokens must be at least 1, or 'context'; got {max_tokens!r}.")
+    ids, spans, in_all = every[:max_tokens], spans[:max_tokens], len(every)
     if not ids:
         raise InputError(f"'{document.name}' has no token: it is empty.")
-    room = int(model.cfg.n_ctx) - len(front)
     if len(ids) > room:
         raise InputError(
             f"'{document.name}' has {len(ids):,} tokens, and the model's context has room for {room:,}: pairs of tokens are of "
@@ -395,16 +404,15 @@ def read_text(
         chosen,
         {key: rows for key, (rows, _, _) in taken.items()},
         attached.model,
+        in_all - len(ids),
     )
 
 
-def _tokenised(words: str, model: Any, max_tokens: int | None) -> tuple[list[int], list[int], NDArray[np.int64]]:
+def _tokenised(words: str, model: Any) -> tuple[list[int], list[int], NDArray[np.int64]]:
     """What stands in front of the text (BOS), its token ids, and where each stands in the text."""
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise InputError("this model has no tokenizer: take your own activations, and mi_probe.token_pairs.")
-    if max_tokens is not None and (not hasattr(max_tokens, "__index__") or max_tokens < 1):
-        raise InputError(f"max_tokens must be at least 1; got {max_tokens!r}.")
     front = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
     if tokenizer.is_fast:
         found = tokenizer(words, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -413,4 +421,4 @@ def _tokenised(words: str, model: Any, max_tokens: int | None) -> tuple[list[int
         ids = list(tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"])
         ends = [min(len(tokenizer.decode(ids[:k], clean_up_tokenization_spaces=False)), len(words)) for k in range(len(ids) + 1)]
         spans = np.stack([ends[:-1], ends[1:]], axis=1) if ids else np.zeros((0, 2), dtype=np.int64)
-    return front, ids[:max_tokens], spans[:max_tokens]
+    return front, ids, spans

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -183,19 +184,19 @@ class TokenCounts:
         first, second, key = self._pairs(places, whole)
         shard = places.document[first] % self.keys.shards
         stacked = np.concatenate([codes, self.others]).T
-        order = np.argsort(key, kind="stable")
-        most = max(1, _CELLS // self.bins**2)
+        row = key * self.keys.shards + shard
+        order = np.argsort(row, kind="stable")
+        most = max(1, min(_CELLS // self.bins**2, (2**31 - 1) // int(self.margins.max())))  # so that no sum below overflows
         for start in range(0, len(order), most):
             part = order[start : start + most]
+            single = np.zeros((len(part), self.bins**2), dtype=np.int32)
             listed = np.stack([first[part], second[part]], axis=1)
-            single = np.zeros((len(part), self.bins, self.bins), dtype=np.int32)
-            kernels.count_listed(stacked, listed, single)
-            begin = np.flatnonzero(np.diff(key[part], prepend=-1))
-            tables[key[part][begin]] += np.add.reduceat(single, begin, axis=0, dtype=np.int64)
-            row = key[part] * self.keys.shards + shard[part]
-            width = cells.shape[2]
-            places_of_cells = (row * width)[:, None] + single.reshape(len(part), -1)
-            cells += np.bincount(places_of_cells.ravel(), minlength=cells.size).reshape(cells.shape)
+            kernels.count_listed(stacked, listed, single.reshape(-1, self.bins, self.bins))
+            begins = np.flatnonzero(np.diff(row[part], prepend=-1))
+            for begin, end in pairwise([*begins.tolist(), len(part)]):  # pairs of one key and shard
+                at = divmod(int(row[part[begin]]), self.keys.shards)
+                tables[at[0]] += single[begin:end].sum(axis=0, dtype=np.int32).reshape(self.bins, self.bins)
+                cells[at] += np.bincount(single[begin:end].ravel(), minlength=cells.shape[2])
         self.tables += tables
         self.cells += cells
         self.tokens += seen

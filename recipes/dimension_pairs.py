@@ -89,7 +89,9 @@ def run(
                 names = list(mi_probe.hooks.couples(net, what)) or [point.key for point in mi_probe.hooks.resolve(net, what)]
                 mi_probe.errors.require_point(heat_map_at, names)
             saved = out / "state.safetensors"
-            counted = mi_probe.accumulate(net, corpus, what, checkpoint=saved, ranks=ranks, progress=True, **over.arguments())
+            counted = mi_probe.accumulate(
+                net, corpus, what, checkpoint=saved, ranks=ranks, seed=texts.seed, progress=True, **over.arguments()
+            )
         else:
             counted = mi_probe.ProbeState.load(counts)
         result = ranks.estimate(counted, correction=correction, p_values=p_values)

@@ -80,7 +80,9 @@ def run(
         if counts is None:
             net = mi_probe.load_model(model, device=ranks.device)
             saved = out / "state.safetensors"
-            counted = mi_probe.accumulate(net, corpus, what, checkpoint=saved, ranks=ranks, progress=True, **over.arguments())
+            counted = mi_probe.accumulate(
+                net, corpus, what, checkpoint=saved, ranks=ranks, seed=texts.seed, progress=True, **over.arguments()
+            )
         else:
             counted = mi_probe.ProbeState.load(counts)
         first = ranks.first

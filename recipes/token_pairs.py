@@ -50,7 +50,7 @@ def run(
     model : str
         The bundled model (coffee-gpt2), a name on the Hugging Face hub (gpt2), or a folder.
     max_tokens : int
-        Of a text longer than the model's context, read so many tokens.
+        Read so many tokens of the text; by default as many as the model's context holds.
     word : str
         Only the tokens in which this word ends.
     pattern : str
@@ -85,10 +85,9 @@ def run(
     # The text as the model reads it, and texts that have nothing to do with it.
     text = texts.document()
     net = mi_probe.load_model(model)
-    reading = mi_probe.read_text(net, text, probe, hooks=hooks, layers=layers, max_tokens=max_tokens)
+    reading = mi_probe.read_text(net, text, probe, hooks=hooks, layers=layers, max_tokens=max_tokens or "context")
     elsewhere = mi_probe.documents(text_file=others) if others else mi_probe.sample_texts()
-    room = net.cfg.n_ctx - 1
-    there = [mi_probe.read_text(net, each, probe, hooks=hooks, layers=layers, max_tokens=room) for each in elsewhere]
+    there = [mi_probe.read_text(net, each, probe, hooks=hooks, layers=layers, max_tokens="context") for each in elsewhere]
     at = map_at or list(reading.values)[-1]
     mi_probe.errors.require_point(at, reading.values)
 
@@ -120,7 +119,10 @@ def run(
         figure.savefig(out / name, dpi=150)
 
     # What it found, in words.
-    print(f"Model:    {reading.model['name']}, {len(reading.tokens)} tokens of {reading.name}, beside {len(there)} other texts")
+    cut = f", {reading.unread:,} more not read" if reading.unread else ""
+    print(
+        f"Model:    {reading.model['name']}, {len(reading.tokens)} tokens of {reading.name}{cut}, beside {len(there)} other texts"
+    )
     print(mi_probe.describe(result, variables="tokens", samples="hidden dimensions", units=units))
     print("Depth:    a pair of tokens, beside one of unrelated texts (medians); pairs above 95 % of the unrelated ones")
     scale = mi_probe.units.per_nat(units)
