@@ -49,10 +49,10 @@ def fading(result: MIResult, *, units: Units = "nats") -> pandas.DataFrame:
     >>> x, noise = np.random.default_rng(0).standard_normal((2, 800, 5))
     >>> for name, later in (("one block on", x + 0.2 * noise), ("two", x + noise)):
     ...     state.update(("embedding", name), (x, later))
-    >>> fading(state.estimate())[["start", "place", "entropy", "itself", "others"]].round(2)
-           start         place  entropy  itself  others
-    0  embedding  one block on     1.39    0.93     0.0
-    1  embedding           two     1.39    0.29     0.0
+    >>> fading(state.estimate())[["start", "place", "entropy", "itself", "kept"]].round(2)
+           start         place  entropy  itself  kept
+    0  embedding  one block on     1.39    0.88  0.63
+    1  embedding           two     1.39    0.24  0.17
     """
     import pandas
 

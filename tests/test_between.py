@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mi_probe
-from mi_probe import Binning, Edges, JointCounts, MIProbeWarning, MIResult, Probe, ProbeState, corpus, kernels, plots, store
+from mi_probe import Binning, Edges, JointCounts, MIProbeWarning, MIResult, Probe, ProbeState, cli, corpus, kernels, plots, store
 from mi_probe.binning import Side
 from mi_probe.counts import pairs_between
 from mi_probe.errors import (
@@ -26,6 +27,7 @@ from mi_probe.errors import (
     InputError,
     MemoryRefusedError,
     MergeError,
+    PointError,
     ProbeError,
     Stopped,
     StoreError,
@@ -766,3 +768,50 @@ def test_a_plan_asks_for_what_is_counted(tiny: Any) -> None:
     # Tables and all beside them; edges, limits and samples are some kB.
     kept = sum(a.nbytes for name, a in arrays.items() if name.split(".")[-1] not in ("edges", "frame", "sample", "dimensions"))
     assert kept == pytest.approx(found.state_file, rel=0.02)
+
+
+# -- recipes ----------------------------------------------------------------------------------------------------------
+
+
+def run_recipe(name: str, model: Path, out: Path, *options: str) -> MIResult:
+    cli.app(["run", name, "--model", str(model), "--out", str(out), *options], result_action="return_value")
+    return MIResult.load(out / "result.safetensors")
+
+
+def test_across_depth_measures_from_each_start_to_all_later_places(tiny_folder: Path, tmp_path: Path, capsys: Any) -> None:
+    text = ("--text", "a short text about coffee, and nothing else of note; " * 4)
+    result = run_recipe("across_depth", tiny_folder, tmp_path, *text, "--bins", "4")
+    expected = [("0", later) for later in "123"] + [("1", later) for later in "23"]
+    assert list(result) == [f"hidden_states.{a} -> hidden_states.{b}" for a, b in expected]
+    table = pandas.read_csv(tmp_path / "across_depth.csv")
+    np.testing.assert_allclose(table["itself"], mi_probe.fading(result)["itself"])
+    printed = capsys.readouterr().out
+    assert "From hidden_states.1, where a dimension's entropy is" in printed
+    assert "256 pairs each" in printed
+    kept = mi_probe.ProbeState.load(tmp_path / "state.safetensors").estimate(p_values="none")
+    np.testing.assert_array_equal(kept[list(result)[-1]].between(), result[list(result)[-1]].between())
+    options = ("--hooks", "resid_post", "--start", "resid_post.1", "--dimensions", "5", "--units", "bits")
+    fewer = run_recipe("across_depth", tiny_folder, tmp_path / "fewer", *text, *options)
+    assert list(fewer) == ["resid_post.1 -> resid_post.2"]
+    point = fewer["resid_post.1 -> resid_post.2"]
+    assert (point.between().shape, len(point.itself)) == ((5, 5), 5)
+    assert "bits" in capsys.readouterr().out
+    for wrong in (
+        ("--start", "hidden_states.3"),
+        ("--start", "resid_pre.0"),
+        ("--heat-map-at", "hidden_states.2 -> hidden_states.3"),
+    ):
+        with pytest.raises(PointError, match="there is no hook point"):
+            run_recipe("across_depth", tiny_folder, tmp_path / "wrong", *text, *wrong)
+    assert not list((tmp_path / "wrong").glob("*.safetensors"))
+
+
+def test_dimension_pairs_takes_a_probe_between_places(tiny_folder: Path, tmp_path: Path, capsys: Any) -> None:
+    at = "hidden_states.2 -> hidden_states.3"
+    result = run_recipe("dimension_pairs", tiny_folder, tmp_path, "--probe", "between_states", "--heat-map-at", at)
+    assert at in result
+    assert len(result) == 3
+    assert "pairs of hidden dimensions, one at each of two places" in capsys.readouterr().out
+    assert (tmp_path / "pairs.png").is_file()
+    with pytest.raises(PointError, match=r"there is no hook point 'hidden_states\.2'"):
+        run_recipe("dimension_pairs", tiny_folder, tmp_path, "--probe", "between_states", "--heat-map-at", "hidden_states.2")
