@@ -266,12 +266,20 @@ class Probe:
         return probe
 
     def to_toml(self) -> str:
-        """Write the probe as TOML, every value spelled out."""
+        """Write the probe as TOML, every value spelled out; of pairs of tokens only where these are counted.
+
+        What a probe of pairs of dimensions says stays the same, so that runs of an older mi_probe can be gone on with.
+        """
         import tomli_w
 
         values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        of_tokens = self.variables == "tokens"
+        if not of_tokens:
+            values["variables"] = None
         table: dict[str, Any] = {}
         for section, keys in _SECTIONS.items():
+            if section == "token_pairs" and not of_tokens:
+                continue
             part = {k: values[k] for k in keys if values[k] is not None}
             table.update(part if section == "" else {section: part})
         return tomli_w.dumps(table)

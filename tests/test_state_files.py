@@ -71,7 +71,7 @@ def test_the_golden_files_of_the_newest_schemas_hold_what_they_were_made_from() 
     assert same(back, state)
     assert not any(same(back, other) for other in almost(state))
     kept, again = MIResult.load(GOLDEN / "result-4.safetensors")["a"], state.estimate()["a"]
-    assert kept.columns == again.columns
+    assert [what for what in again.columns if what != "correlation"] == list(kept.columns)  # which came after that file
     for what in kept.columns:
         np.testing.assert_allclose(kept.pairs(what), again.pairs(what), rtol=1e-7, atol=1e-12)
 
