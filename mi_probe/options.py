@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from cyclopts import Parameter
 from mi_probe.errors import InputError
 
 if TYPE_CHECKING:
+    from mi_probe.corpus import Document
     from mi_probe.sources import Corpus
 
 __all__ = ["Over", "Texts"]
@@ -87,6 +89,28 @@ class Texts:
             streaming=self.streaming,
         )
         return corpus.shuffled(self.seed) if self.shuffle else corpus
+
+    def document(self) -> Document:
+        """The one text that there is, for what is measured within a text.
+
+        Raises
+        ------
+        InputError
+            There are several, or none; or as for `corpus`.
+
+        Examples
+        --------
+        >>> Texts().document().name
+        'turkish_coffee'
+        """
+        corpus = self.corpus()
+        first = list(islice(corpus.documents(), 2))
+        if len(first) != 1:
+            what = f"more than one: '{first[0].name}', '{first[1].name}', ..." if first else "none"
+            raise InputError(
+                f"this measures within one text, and {corpus.name} has {what}. Name one file with --text-file, or give --text."
+            )
+        return first[0]
 
     def words(self) -> list[str]:
         """The same options, to be typed again."""

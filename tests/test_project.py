@@ -134,7 +134,7 @@ DIRECTIONS: dict[str, set[str]] = {
     "marks": {"canvas"},
     "token_plots": {"canvas", "marks", "pointresult", "result", "units"},
     "plots": {"canvas", "corrections", "marks", "pointresult", "relation_plots", "result", "token_plots", "units"},
-    "reading": {"binning", "corpus", "errors", "hooks", "probe", "result", "tokenpairs", "units"},
+    "reading": {"binning", "corpus", "errors", "hooks", "neighbours", "probe", "result", "tokenpairs", "units"},
     "report": {"corrections", "pointresult", "result", "units"},
     "info": {"coverage", "errors", "memory", "store"},
     "merging": {"coverage", "errors", "state", "store"},
