@@ -193,11 +193,10 @@ def mantel(
 ) -> RankTrend:
     """`rank_trend` of all pairs of some tokens, with a p-value that allows for the tokens that pairs share.
 
-    Of k tokens there are k (k - 1) / 2 pairs, but only k places to deal out: if distance does not matter, the tokens could as well
-    stand at each other's. The p-value is how often places that were dealt out at random have a rank correlation (Spearman's) of
+    Of k tokens there are k (k - 1) / 2 pairs, but only k places to deal out: if distance does not matter, the tokens could
+    as well stand at each other's. The p-value is how often places that were dealt out at random have a rank correlation (Spearman's) of
     values with distance at least as far from 0 as the one found (Mantel 1967, Cancer Res. 27:209; by ranks as Dietz 1983, Syst.
-    Zool. 32:21). It is no less than 1 / (draws + 1), nor, for a few tokens, than the share of orders that give the same distances:
-    of four tokens it is above .05 in any case.
+    Zool. 32:21). It is no less than 1 / (draws + 1), and of three tokens, which have six orders, no less than about 1 / 6.
 
     Parameters
     ----------
@@ -234,7 +233,7 @@ def mantel(
     tokens = where.size
     if where.ndim != 1 or mi.shape != (tokens * (tokens - 1) // 2,):
         raise InputError(
-            f"this takes the positions of some tokens and a value for each pair of them; got shapes {where.shape} and {mi.shape}."
+            f"this takes positions of tokens and a value for each pair of them; got shapes {where.shape} and {mi.shape}."
         )
     if not hasattr(draws, "__index__") or isinstance(draws, bool) or draws < 1:
         raise InputError(f"draws must be a whole number, at least 1; got {draws!r}.")

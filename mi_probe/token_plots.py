@@ -269,7 +269,7 @@ def against_distance(table: pandas.DataFrame, trends: pandas.DataFrame | None = 
 def against_neighbours(table: pandas.DataFrame, *, units: Units = "nats") -> Figure:
     """MI of every pair by the histogram over MI by nearest neighbours, a panel for each kind, colours for the blocks.
 
-    Where both put pairs in the same order, the points of a block climb together; they lie under the dashed line by what bins lose.
+    Where both put pairs in the same order, the points of a block climb together; what bins lose puts them under the dashed line.
 
     Parameters
     ----------
@@ -289,7 +289,8 @@ def against_neighbours(table: pandas.DataFrame, *, units: Units = "nats") -> Fig
 
     scale = per_nat(units)
     kinds = list(dict.fromkeys(table["kind"]))
-    figure, panels = new_figure(1, len(kinds), size=(4.6 * len(kinds) + 1.2, 4.4), sharex=True, sharey=True, squeeze=False)
+    size = (4.6 * len(kinds) + 1.2, 4.4)
+    figure, panels = new_figure(1, len(kinds), size=size, sharex=True, sharey=True, squeeze=False)
     ends = {"vmin": float(table["block"].min()), "vmax": float(table["block"].max())}
     both = scale * table[["mi", "ksg"]].to_numpy(dtype=np.float64)
     both = both[np.isfinite(both).all(axis=1)]

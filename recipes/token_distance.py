@@ -15,6 +15,7 @@ compare attention with the MLP, and are the same in both rows of a block.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import mi_probe
 
@@ -26,7 +27,7 @@ def run(
     word: str = "coffee",
     trim_z: float = 4.0,
     bins: int | None = None,
-    method: mi_probe.binning.BinningMethod = "equal_count",
+    method: Literal["equal_count", "equal_width"] = "equal_count",
     standard: Path | None = None,
     max_tokens: int | None = None,
     units: mi_probe.units.Units = "nats",
@@ -65,7 +66,7 @@ def run(
 
     # What every two occurrences share: by histogram, and by nearest neighbours.
     which = reading.select(word)
-    result = reading.token_pairs(which, standard=edges, trim_z=trim_z, bins=bins or "auto", method=method)
+    result = reading.token_pairs(which, standard=edges, trim_z=trim_z, bins="auto" if bins is None else bins, method=method)
     neighbours = reading.neighbour_pairs(which, standard=edges, trim_z=trim_z)
     table = reading.table(result)
     names = {"attn_out": "attention", "mlp_out": "MLP"}
@@ -74,21 +75,63 @@ def run(
     table.insert(6, "ksg", [value for name in result for value in neighbours[name].pairs()])
 
     # Tests at each block: does MI fall with distance, and are attention and MLP alike?
-    compare = mi_probe.comparison
+    compare, where = mi_probe.comparison, reading.positions[which]
     parts = dict(list(table.groupby(["kind", "block"], sort=False)))
-    plain = {at: compare.rank_trend(part.distance, part.mi) for at, part in parts.items()}
-    dealt = {at: compare.mantel(reading.positions[which], part.mi, seed=texts.seed) for at, part in parts.items()}
-    agree = {at: compare.rank_trend(part.ksg, part.mi) for at, part in parts.items()}
-    both = {block: (("attention", block), ("MLP", block)) for block in sorted(set(table.block))}
-    means = {block: compare.compare_means(parts[one].mi, parts[two].mi) for block, (one, two) in both.items()}
-    taus = {
-        block: compare.compare_correlations(plain[one].tau, plain[one].n, plain[two].tau, plain[two].n, kind="kendall")
-        for block, (one, two) in both.items()
+    trends = {at: compare.rank_trend(part.distance, part.mi) for at, part in parts.items()}
+    dealt = compare.collect({at: compare.mantel(where, part.mi, seed=texts.seed) for at, part in parts.items()})
+    agree = compare.collect({at: compare.rank_trend(part.ksg, part.mi) for at, part in parts.items()})
+    means, taus = {}, {}
+    for block in sorted(set(table.block)):
+        one, two = ("attention", block), ("MLP", block)
+        means[block] = compare.compare_means(parts[one].mi, parts[two].mi)
+        taus[block] = compare.compare_correlations(trends[one].tau, trends[one].n, trends[two].tau, trends[two].n, kind="kendall")
+    grouped = table.groupby(["kind", "block"])
+    blocks = compare.collect(trends).rename_axis(["kind", "block"])
+    blocks = blocks.assign(mantel_p=dealt.p, mantel_q=dealt.q, ksg_tau=agree.tau, ksg_mean=grouped.ksg.mean())
+    blocks = blocks.assign(mean=grouped.mi.mean(), se=grouped.mi.sem()).reset_index()
+    for name, tests in {"means_": means, "taus_": taus}.items():
+        of_both = compare.collect(tests).drop(columns=["note", "first", "second", "kind"], errors="ignore")
+        blocks = blocks.join(of_both.add_prefix(name), on="block")
+    blocks["differs"] = blocks.means_q <= 0.05
+
+    # Files and figures.
+    out.mkdir(parents=True, exist_ok=True)
+    result.save(out / "result.safetensors")
+    table.to_csv(out / "pairs.csv", index=False)
+    blocks.to_csv(out / "blocks.csv", index=False)
+    figures = {
+        "distance.png": mi_probe.plots.against_distance(table, blocks, units=units),
+        "laminar.png": mi_probe.plots.laminar(blocks, units=units, differs="attention and MLP differ, q ≤ .05"),
+        "ksg.png": mi_probe.plots.against_neighbours(table, units=units),
     }
-    blocks = compare.collect(plain).rename_axis(["kind", "block"]).reset_index()
-    print(blocks)
-    print(compare.collect(dealt))
-    print(compare.collect(agree))
-    print(compare.collect(means))
-    print(compare.collect(taus))
+    for name, figure in figures.items():
+        figure.savefig(out / name, dpi=150)
+
+    # What it found, in words.
+    pairs = parts["attention", 0].distance
+    print(f"Model:     {reading.model['name']}, {len(reading.tokens):,} tokens of {document.name}")
+    print(f"Word:      '{word}', {len(which)} times: {len(pairs):,} pairs, {pairs.min()} to {pairs.max()} tokens apart")
+    for kind, of in blocks.groupby("kind", sort=False):
+        top, falls = of["mean"].idxmax(), of[of.tau < 0]
+        sure, dealt_sure = (falls.q <= 0.05).sum(), (falls.mantel_q <= 0.05).sum()
+        print(f"{kind + ':':<10} {scale * of['mean'].mean():.3f} {units} a pair on average over all blocks;")
+        print(f"           the most at block {of.block[top]}, {scale * of['mean'][top]:.3f}.")
+        print(f"           Falls with distance (tau < 0) in {len(falls)} of {len(of)} blocks; with q <= .05 in {sure} of them,")
+        print(
+            f"           by Mantel's test in {dealt_sure}. Nearest neighbours: {scale * of.ksg_mean.mean():.3f} {units} on average; how far"
+        )
+        print(
+            f"           they order pairs as the histogram does: tau {of.ksg_tau.min():.2f} to {of.ksg_tau.max():.2f} over blocks."
+        )
+    each = blocks.drop_duplicates("block")
+    bonferroni, differ = (each.means_p_bonferroni <= 0.05).sum(), (each.taus_q <= 0.05).sum()
+    print(
+        f"Both:      means differ in {each.differs.sum()} of {len(each)} blocks (q <= .05; by Bonferroni in {bonferroni}), tau in {differ}."
+    )
+    for note in sorted(set(blocks.note) - {""}):
+        print(f"Note:      {note}.")
+    print("Caution:   pairs share tokens, and attention and MLP are of the same pairs. All p-values but Mantel's, which")
+    print("           deals out the places of the tokens anew, take them to be independent. And it is one text.")
+    print(f"Figures:   {', '.join(str(out / name) for name in figures)}")
+    print(f"Results:   {out / 'result.safetensors'}, pairs.csv and blocks.csv beside it")
     return result
