@@ -193,10 +193,11 @@ def mantel(
 ) -> RankTrend:
     """`rank_trend` of all pairs of some tokens, with a p-value that allows for the tokens that pairs share.
 
-    Of k tokens there are k (k - 1) / 2 pairs, but only k places to deal out: if distance does not matter, the tokens could
-    as well stand at each other's. The p-value is how often places that were dealt out at random have a rank correlation (Spearman's) of
-    values with distance at least as far from 0 as the one found (Mantel 1967, Cancer Res. 27:209; by ranks as Dietz 1983, Syst.
-    Zool. 32:21). It is no less than 1 / (draws + 1), and of three tokens, which have six orders, no less than about 1 / 6.
+    Of k tokens there are k (k - 1) / 2 pairs, but only k places to deal out: if distance does not matter, the tokens could as
+    well stand at each other's. The p-value is how often places that were dealt out at random have a rank correlation
+    (Spearman's) of values with distance at least as far from 0 as the one found (Mantel 1967, Cancer Res. 27:209; by ranks as
+    Dietz 1983, Syst. Zool. 32:21). It is no less than 1 / (draws + 1), and of three tokens, which have six orders, no less than
+    about 1 / 6.
 
     Parameters
     ----------

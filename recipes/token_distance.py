@@ -5,7 +5,12 @@ Question    Take every occurrence of a word in one text. Do what attention write
 Command     mi-probe run token_distance
             mi-probe run token_distance --model gpt2-xl --text-file my_text.txt --word ocean --max-tokens 1000 --out ocean
 Cost        Seconds, plus one forward pass.
-Expect      TODO
+Expect      Bundled model and passage, 7 times "coffee", 21 pairs: what the MLP writes shares more than what attention writes, most
+            in the first blocks (1.1 and 0.4 nats) and far less from the middle on (0.2 and 0.05); the means differ in all blocks
+            but one. MI falls with distance in all blocks and both kinds, surely (q <= .05) in 6 blocks of the MLP, the first ones,
+            and in 3 of attention. Neighbours find more where much is shared, as bins lose some, but nearly the same order of
+            pairs; least so where there is little to order (attention, block 6). Distance is not all: at equal distance, pairs
+            late in the text share more than early ones. p-values of 21 pairs of 7 tokens are a hint: pairs share tokens.
 
 Files in the output folder: pairs.csv (a row for each pair of occurrences and hook point), blocks.csv (a row for each block and
 kind), result.safetensors, and the figures distance.png, laminar.png, ksg.png. In blocks.csv the columns means_... and taus_...
@@ -112,22 +117,20 @@ def run(
     print(f"Model:     {reading.model['name']}, {len(reading.tokens):,} tokens of {document.name}")
     print(f"Word:      '{word}', {len(which)} times: {len(pairs):,} pairs, {pairs.min()} to {pairs.max()} tokens apart")
     for kind, of in blocks.groupby("kind", sort=False):
-        top, falls = of["mean"].idxmax(), of[of.tau < 0]
-        sure, dealt_sure = (falls.q <= 0.05).sum(), (falls.mantel_q <= 0.05).sum()
-        print(f"{kind + ':':<10} {scale * of['mean'].mean():.3f} {units} a pair on average over all blocks;")
-        print(f"           the most at block {of.block[top]}, {scale * of['mean'][top]:.3f}.")
-        print(f"           Falls with distance (tau < 0) in {len(falls)} of {len(of)} blocks; with q <= .05 in {sure} of them,")
+        top, falls, sure = of["mean"].idxmax(), int((of.tau < 0).sum()), of[of.tau < 0]
+        plain, dealt_out = int((sure.q <= 0.05).sum()), int((sure.mantel_q <= 0.05).sum())
+        mean, near = scale * of["mean"].mean(), scale * of.ksg_mean.mean()
+        print(f"{kind + ':':<10} {mean:.3f} {units} a pair on average over the blocks, by nearest neighbours {near:.3f};")
+        print(f"           the most at block {of.block[top]}, {scale * of['mean'][top]:.3f} {units}.")
         print(
-            f"           by Mantel's test in {dealt_sure}. Nearest neighbours: {scale * of.ksg_mean.mean():.3f} {units} on average; how far"
+            f"           It falls with distance (tau < 0) in {falls} of {len(of)} blocks, with q <= .05 in {plain}; by Mantel's"
         )
         print(
-            f"           they order pairs as the histogram does: tau {of.ksg_tau.min():.2f} to {of.ksg_tau.max():.2f} over blocks."
+            f"           test in {dealt_out}. Pairs in order by histogram and neighbours: tau {of.ksg_tau.min():.2f} to {of.ksg_tau.max():.2f}."
         )
     each = blocks.drop_duplicates("block")
-    bonferroni, differ = (each.means_p_bonferroni <= 0.05).sum(), (each.taus_q <= 0.05).sum()
-    print(
-        f"Both:      means differ in {each.differs.sum()} of {len(each)} blocks (q <= .05; by Bonferroni in {bonferroni}), tau in {differ}."
-    )
+    differ, strictly, slopes = (int((each[p] <= 0.05).sum()) for p in ("means_q", "means_p_bonferroni", "taus_q"))
+    print(f"Both:      means differ in {differ} of {len(each)} blocks (q <= .05; by Bonferroni in {strictly}), tau in {slopes}.")
     for note in sorted(set(blocks.note) - {""}):
         print(f"Note:      {note}.")
     print("Caution:   pairs share tokens, and attention and MLP are of the same pairs. All p-values but Mantel's, which")
