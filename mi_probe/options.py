@@ -105,10 +105,12 @@ class Texts:
         """
         corpus = self.corpus()
         first = list(islice(corpus.documents(), 2))
-        if len(first) != 1:
-            what = f"more than one: '{first[0].name}', '{first[1].name}', ..." if first else "none"
+        if not first:
+            raise InputError(f"{corpus.name} has no text.")
+        if len(first) > 1:
+            names = ", ".join(f"'{document.name}'" for document in first)
             raise InputError(
-                f"this measures within one text, and {corpus.name} has {what}. Name one file with --text-file, or give --text."
+                f"this measures within one text, and there are several: {names}, ... Name one file with --text-file, or give --text."
             )
         return first[0]
 
