@@ -151,7 +151,7 @@ DIRECTIONS: dict[str, set[str]] = {
     "plots": {
         *("canvas", "corrections", "depth_plots", "marks", "pointresult", "relation_plots", "result", "token_plots", "units"),
     },
-    "reading": {"binning", "corpus", "errors", "hooks", "probe", "result", "tokenpairs", "units"},
+    "reading": {"binning", "corpus", "errors", "hooks", "neighbours", "probe", "result", "tokenpairs", "units"},
     "depth": {"errors", "pointresult", "result", "units"},
     "report": {"corrections", "pointresult", "result", "units"},
     "info": {"coverage", "errors", "memory", "store"},

@@ -110,7 +110,7 @@ def test_token_pairs_takes_some_tokens_and_as_much_of_a_long_text_as_fits(
         (["--text", "x"], "a pair takes two tokens, and 'text' has 1 of those asked for: 0 x"),
         (["--text", "tea and toast", "--map-at", "hidden_states.9"], "hidden_states.9"),
         (["--text", "tea and toast", "--part", "toast and tea"], "does not occur in 'text', word for word"),
-        (["--text-file", "{folder}"], r"this is about one text; got 'a.txt', 'b.txt' and maybe more"),
+        (["--text-file", "{folder}"], r"measures within one text, and there are several: 'a.txt', 'b.txt'"),
     ],
 )
 def test_token_pairs_says_what_is_wrong_and_writes_nothing(
