@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mi_probe.binning import mean_and_sd
+from mi_probe.binning import Binning, mean_and_sd
 from mi_probe.corpus import Document
 from mi_probe.errors import InputError, nearest
 from mi_probe.hooks import attach
