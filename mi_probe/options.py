@@ -110,7 +110,8 @@ class Texts:
         if len(first) > 1:
             names = ", ".join(f"'{document.name}'" for document in first)
             raise InputError(
-                f"this measures within one text, and there are several: {names}, ... Name one file with --text-file, or give --text."
+                f"this measures within one text, and there are several: {names} to begin with. Name one file with --text-file, "
+                "or give --text."
             )
         return first[0]
 
