@@ -13,8 +13,8 @@ Expect      Bundled model and passage, "coffee" 7 times, 21 pairs: what the MLP 
             occurrences late in the text share more than early ones. Take p-values as hints: 21 pairs are of 7 tokens only.
 
 Files in the output folder: pairs.csv (a row for each pair of occurrences and hook point), blocks.csv (a row for each block and
-kind), result.safetensors, and the figures distance.png, laminar.png, ksg.png. In blocks.csv the columns means_... and taus_...
-compare attention with the MLP, and are the same in both rows of a block.
+kind), result.safetensors, and the figures distance.png, laminar.png, ksg.png. In blocks.csv q and mantel_q allow for all rows; the
+columns means_... (Welch's t-test) and taus_... (Fisher's z) compare attention with the MLP: the same in both rows of a block.
 """
 
 from __future__ import annotations
