@@ -291,7 +291,8 @@ def against_neighbours(table: pandas.DataFrame, *, units: Units = "nats") -> Fig
     kinds = list(dict.fromkeys(table["kind"]))
     size = (4.6 * len(kinds) + 1.2, 4.4)
     figure, panels = new_figure(1, len(kinds), size=size, sharex=True, sharey=True, squeeze=False)
-    ends = {"vmin": float(table["block"].min()), "vmax": float(table["block"].max())}
+    first, last = float(table["block"].min()), float(table["block"].max())
+    ends = {"vmin": first, "vmax": max(last, first + 1)}  # one block alone would leave no scale
     both = scale * table[["mi", "ksg"]].to_numpy(dtype=np.float64)
     both = both[np.isfinite(both).all(axis=1)]
     line = [both.min(initial=0.0), both.max(initial=0.0)]

@@ -265,8 +265,9 @@ def test_one_text_is_taken_and_several_or_none_are_refused(roomy_folder: Path, t
         Texts(text_file=[str(one), str(two)]).document()
     with pytest.raises(InputError, match="there are several"):
         Texts(text_file=[str(rows)]).document()
+    several = ["--text-file", str(one), str(two)]
     with pytest.raises(InputError, match="there are several"):
-        call("run", "token_distance", "--model", str(roomy_folder), "--text-file", str(tmp_path), "--out", str(tmp_path / "out"))
+        call("run", "token_distance", "--model", str(roomy_folder), *several, "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
-    with pytest.raises(InputError, match=r"empty.jsonl"):
+    with pytest.raises(InputError, match=r"empty\.jsonl"):
         Texts(text_file=[str(empty)]).document()
