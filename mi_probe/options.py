@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -69,16 +70,24 @@ class Texts:
         """Whether there are any, beside the bundled passage."""
         return self.text is not None or bool(self.text_file) or self.dataset is not None
 
-    def corpus(self) -> Corpus:
+    def corpus(self, otherwise: Sequence[Document] | None = None) -> Corpus:
         """The texts themselves.
+
+        Parameters
+        ----------
+        otherwise : sequence of Document, optional
+            What to take if none are named, in place of the bundled passage.
 
         Raises
         ------
         InputError
             A file, dataset, split or column that is not there, or more than one of text, files and dataset.
         """
-        from mi_probe.sources import open_corpus
+        from mi_probe.sources import as_corpus, open_corpus
 
+        if otherwise is not None and not self.named:
+            corpus = as_corpus(otherwise)
+            return corpus.shuffled(self.seed) if self.shuffle else corpus
         corpus = open_corpus(
             text=self.text,
             text_file=self.text_file or (),
