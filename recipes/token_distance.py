@@ -11,7 +11,7 @@ Expect      Bundled model and passage, "coffee" 7 times, 21 pairs: what the MLP 
             of attention. Neighbours find more where much is shared, as bins lose some, and nearly the same order of pairs,
             least so where there is little to order (attention, block 6). Distance is not all: in the first blocks, next
             occurrences late in the text share more than early ones. Nor is it learned alone: in a random model of 48 blocks, too,
-            tau of attention was below 0 in all of them, as tokens near each other look back on much the same past. Take p-values
+            tau of attention was below 0 in all of them, perhaps as near tokens look back on much the same past. Take p-values
             as hints: 21 pairs are of 7 tokens only.
 
 Files in the output folder: pairs.csv (a row for each pair of occurrences and hook point), blocks.csv (a row for each block and
