@@ -392,7 +392,27 @@ def test_every_python_block_about_estimation_runs_and_its_rows_are_those_that_we
     assert not [row for row in quoted if row not in measured]
 
 
-@pytest.mark.parametrize(("page", "least"), [("docs/corpora.md", 12), ("docs/scaling.md", 2)])
+@pytest.mark.usefixtures("workplace")
+def test_every_python_block_about_tokens_runs() -> None:
+    names: dict[str, object] = {}
+    assert len(blocks("python", "docs/tokens.md")) >= 5
+    for block in blocks("python", "docs/tokens.md"):
+        exec(compile(block, "tokens.md", "exec"), names)
+
+
+def test_every_command_about_the_course_runs(workplace: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    (block,) = blocks("bash", "docs/course.md")
+    done = subprocess.run(
+        ["bash", "-ec", block], cwd=workplace, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"my_lesson.py", "my_lesson.ipynb", "lesson_out"} <= {entry.name for entry in workplace.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("page", "least"), [("docs/corpora.md", 12), ("docs/scaling.md", 2), ("docs/course.md", 30), ("docs/tokens.md", 3)]
+)
 def test_rows_of_measurements_are_those_that_were_measured(page: str, least: int) -> None:
     measured = "".join(path.read_text() for path in (ROOT / "docs" / "measured").glob("*.md"))
     text = re.sub(r"<!-- (\w+): begin -->.*?<!-- \1: end -->", "", (ROOT / page).read_text(), flags=re.DOTALL)
@@ -435,7 +455,10 @@ def test_every_version_in_the_table_is_in_the_range_and_its_ends_are_in_the_tabl
     assert any(f">={v}" in wanted for v in versions)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/estimation.md", "docs/hooks.md", "docs/scaling.md", "docs/corpora.md"])
+PAGES = ("corpora.md", "course.md", "estimation.md", "hooks.md", "scaling.md", "tokens.md")
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{name}" for name in PAGES)])
 def test_every_figure_and_page_that_is_linked_is_there(page: str) -> None:
     text = (ROOT / page).read_text()
     links = [link for link in re.findall(r"\]\(([^)\s]*?)\)", text) if not link.startswith(("http", "#"))]
