@@ -155,3 +155,25 @@ def test_distance_over_corpus_takes_hook_points_from_any_probe_of_equal_count_bi
     with pytest.raises(MIProbeError, match="method and variables = 'tokens' do not go together"):
         run(*common, str(tmp_path / "b"), "--probe", "course_histogram")
     assert not (tmp_path / "b").exists()
+
+
+def test_edges_for_pairs_of_tokens_come_with_the_command_that_takes_them(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts").mkdir()
+    for k in range(3):
+        (tmp_path / "texts" / f"{k}.txt").write_text(f"{k} the quick brown fox jumps over the lazy dog, and once more; " * 3)
+    model = ["--model", str(tiny_folder)]
+    run("calibrate", "tokens_by_distance", *model, "--text-file", "texts", "--layers", "2", "--calibration-tokens", "100")
+    command = capsys.readouterr().out.rpartition("count with them: mi-probe ")[2].split()
+    assert command[:2] == ["run", "distance_over_corpus"]
+    run(*command, "--out", "out")
+    assert mi_probe.ProbeState.load("out/state.safetensors").calibration["kind"] == "sample"
+
+
+@pytest.mark.parametrize("recipe", ["dimension_pairs", "mi_vs_covariance", "across_depth"])
+def test_recipes_about_dimensions_take_hook_points_from_a_probe_of_tokens(recipe: str, tiny_folder: Path, tmp_path: Path) -> None:
+    layers = ["--layers", "1", "2"]
+    run("run", recipe, "--model", str(tiny_folder), "--probe", "tokens_by_distance", *layers, "--out", str(tmp_path / "out"))
+    assert all("2" in name for name in list(mi_probe.MIResult.load(tmp_path / "out" / "result.safetensors"))[-1:])
