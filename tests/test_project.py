@@ -329,7 +329,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which a model called gpt2, the shape of gpt2-xl and some texts lie, so that the README's commands run."""
     from transformers import GPT2Config
 
-    make_tiny_gpt2(tmp_path / "gpt2", n_layer=12)
+    make_tiny_gpt2(tmp_path / "gpt2", n_layer=12, n_positions=1024)
     GPT2Config(n_embd=1600, n_layer=48, n_head=25, architectures=["GPT2LMHeadModel"]).save_pretrained(tmp_path / "gpt2-xl")
     (tmp_path / "my_texts").mkdir()
     for k in range(2):
