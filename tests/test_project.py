@@ -298,7 +298,7 @@ def test_the_wheel_holds_the_rooms_the_model_and_no_other_top_level_package(whee
     assert wheel.stat().st_size < 8_500_000
 
 
-def test_an_installed_wheel_runs_a_recipe_from_a_foreign_folder(wheel: Path, tmp_path: Path) -> None:
+def test_an_installed_wheel_runs_every_recipe_from_a_foreign_folder(wheel: Path, roomy_folder: Path, tmp_path: Path) -> None:
     site, foreign = tmp_path / "site", tmp_path / "elsewhere"
     foreign.mkdir()
     install = ["-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
@@ -315,6 +315,18 @@ def test_an_installed_wheel_runs_a_recipe_from_a_foreign_folder(wheel: Path, tmp
     )  # fmt: skip
     assert "8,128 pairs" in done.stdout
     assert (foreign / "mi_probe_out" / "distributions.png").is_file()
+    every = (
+        "import sys; from mi_probe import cli, rooms\n"
+        "for name in rooms.names('recipes'):\n"
+        "    cli.app(['run', name, '--model', sys.argv[1], '--out', name], result_action='return_value')\n"
+        "    cli.app(['cp', f'{name}.ipynb'], result_action='return_value')\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", every, str(roomy_folder)], cwd=foreign, env=environment, capture_output=True, check=True
+    )
+    names = [path.stem for path in (ROOT / "recipes").glob("*.py")]
+    assert len(names) >= 6
+    assert all(list((foreign / name).glob("*.png")) and (foreign / f"{name}.ipynb").is_file() for name in names)
 
 
 # -- README -----------------------------------------------------------------------------------------------------------
