@@ -104,6 +104,7 @@ def plan(
     shards: int | None = None,
     swap: bool | None = None,
     moments: bool | None = None,
+    furthest: int | None = None,
     tokens: int | None = None,
     pass_tokens: int = 1024,
 ) -> None:
@@ -137,6 +138,8 @@ def plan(
         Count across documents, too.
     moments : bool
         Keep second moments, too.
+    furthest : int
+        Pairs of tokens up to this far apart, in place of the probe's.
     tokens : int
         How many tokens there will be. A text that ends before the calibration does takes far less.
     pass_tokens : int
@@ -157,6 +160,7 @@ def plan(
         "shards": shards,
         "swap": swap,
         "moments": moments,
+        "furthest": furthest,
     }
     what = replace(load_probe(probe), **{name: value for name, value in asked.items() if value is not None})
     print(planned(model, what, tokens=tokens, pass_tokens=pass_tokens))
