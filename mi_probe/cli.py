@@ -229,8 +229,9 @@ def calibrate(
     edges = calibrated(load_model(model), texts.corpus(), what, seed=texts.seed, stretches=stretches, progress=True)
     edges.save(out)
     print(edges)
-    words = ["mi-probe", "run", "dimension_pairs", "--model", model, *texts.words()]
-    for option, given in (("--probe", [probe] if probe != "dimension_pairs" else None), ("--hooks", hooks), ("--layers", layers)):
+    recipe, its = ("distance_over_corpus", "tokens_by_distance") if what.variables == "tokens" else ("dimension_pairs",) * 2
+    words = ["mi-probe", "run", recipe, "--model", model, *texts.words()]
+    for option, given in (("--probe", [probe] if probe != its else None), ("--hooks", hooks), ("--layers", layers)):
         words += [option, *map(str, given)] if given else []
     print(f"saved to {out}; count with them: {shlex.join([*words, '--edges', str(out)])}")
 
