@@ -162,9 +162,9 @@ def test_pairs_of_tokens_are_the_same_for_two_processes_and_after_one_was_killed
     tiny_folder: Path, tmp_path: Path, small_blocks: dict[str, str]
 ) -> None:
     (tmp_path / "texts").mkdir()
-    for k in range(10):
-        (tmp_path / "texts" / f"{k}.txt").write_text(text_of(1200, seed=k))
-    what = ["--model", str(tiny_folder), "--text-file", "texts", "--furthest", "5", "--checkpoint-tokens", "2000"]
+    for k in range(5):
+        (tmp_path / "texts" / f"{k}.txt").write_text(text_of(1600, seed=k))
+    what = ["--model", str(tiny_folder), "--text-file", "texts", "--furthest", "3", "--checkpoint-tokens", "1000"]
     saved = {name: tmp_path / name / "state.safetensors" for name in ("whole", "two")}
     one = started(1, tmp_path, small_blocks, *what, "--out", "whole", recipe="distance_over_corpus")
     said, error = one.communicate()
