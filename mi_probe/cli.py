@@ -104,6 +104,7 @@ def plan(
     shards: int | None = None,
     swap: bool | None = None,
     moments: bool | None = None,
+    furthest: int | None = None,
     tokens: int | None = None,
     pass_tokens: int = 1024,
 ) -> None:
@@ -137,6 +138,8 @@ def plan(
         Count across documents, too.
     moments : bool
         Keep second moments, too.
+    furthest : int
+        Pairs of tokens up to this far apart, in place of the probe's.
     tokens : int
         How many tokens there will be. A text that ends before the calibration does takes far less.
     pass_tokens : int
@@ -157,6 +160,7 @@ def plan(
         "shards": shards,
         "swap": swap,
         "moments": moments,
+        "furthest": furthest,
     }
     what = replace(load_probe(probe), **{name: value for name, value in asked.items() if value is not None})
     print(planned(model, what, tokens=tokens, pass_tokens=pass_tokens))
@@ -225,10 +229,9 @@ def calibrate(
     edges = calibrated(load_model(model), texts.corpus(), what, seed=texts.seed, stretches=stretches, progress=True)
     edges.save(out)
     print(edges)
-    recipe = "distance_over_corpus" if what.variables == "tokens" else "dimension_pairs"
+    recipe, its = ("distance_over_corpus", "tokens_by_distance") if what.variables == "tokens" else ("dimension_pairs",) * 2
     words = ["mi-probe", "run", recipe, "--model", model, *texts.words()]
-    usual = {"distance_over_corpus": "tokens_by_distance", "dimension_pairs": "dimension_pairs"}[recipe]
-    for option, given in (("--probe", [probe] if probe != usual else None), ("--hooks", hooks), ("--layers", layers)):
+    for option, given in (("--probe", [probe] if probe != its else None), ("--hooks", hooks), ("--layers", layers)):
         words += [option, *map(str, given)] if given else []
     print(f"saved to {out}; count with them: {shlex.join([*words, '--edges', str(out)])}")
 

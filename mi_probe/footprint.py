@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 from mi_probe.binning import auto_bins
 from mi_probe.errors import MemoryRefusedError
 from mi_probe.estimation import estimate_nbytes_for
+from mi_probe.extras import MIN_SHARDS
 from mi_probe.independence import MOST_TOKENS
+from mi_probe.keyed import keyed_nbytes_for
 from mi_probe.lags import LaggedCounts
 from mi_probe.memory import free_memory, free_memory_of, in_bytes
 from mi_probe.ondevice import bytes_on
@@ -21,6 +23,7 @@ from mi_probe.probe import CORPUS_BINS, Probe
 from mi_probe.shares import Share
 from mi_probe.stream import PointStream
 from mi_probe.subset import Width, columns_of
+from mi_probe.tokencounts import TokenCounts
 
 __all__ = [
     "Footprint",
@@ -50,7 +53,7 @@ class Run:
     pass_tokens : int
         In one forward pass: what is kept of it waits until it has ended.
     sequence : int
-        Tokens of the longest sequence, for `Probe.swap`.
+        Tokens of the longest sequence, for `Probe.swap` and for pairs of tokens.
     itemsize : int
         Bytes of a value, 4 or 8.
     weights : int
@@ -84,7 +87,7 @@ class PointFootprint:
     counts : int
         Tables and margins.
     extras : int
-        Lags, shards, swap, moments.
+        Lags, shards, swap, moments; pairs of tokens.
     buffers : int
         Codes that wait to be counted.
     rows : int
@@ -95,6 +98,10 @@ class PointFootprint:
         All columns of the estimate.
     estimating : int
         For a moment, beside counts and results.
+    keys : int
+        By which pairs of tokens are counted.
+    token_pairs : float
+        Pairs of tokens for each token of text, at most.
     """
 
     key: str
@@ -109,6 +116,8 @@ class PointFootprint:
     results: int = 0
     estimating: int = 0
     unknown: str = ""
+    keys: int = 0
+    token_pairs: float = 0.0
 
     @property
     def kept(self) -> int:
@@ -206,6 +215,8 @@ def _at(
     if run.shares > 1:
         every = pairs == variables * (variables - 1) // 2 and not isinstance(width, tuple)
         pairs = Share(0, run.shares).largest(variables, None if every else pairs)
+    if probe.extras.tokens is not None:
+        return _of_tokens(key, width, variables, probe, run, most_variables)
     rows = probe.calibration_tokens if run.rows is None else run.rows
     bins = probe.bins
     if run.tokens is not None and run.tokens < probe.calibration_tokens:
@@ -216,11 +227,41 @@ def _at(
     has_p = run.tokens is None or run.tokens <= MOST_TOKENS
     found = estimate_nbytes_for(variables, pairs, bins, probe.method, probe.extras, p_values=has_p)
     fitting = PointStream.fitting_nbytes_for(rows, variables, run.itemsize)
-    # By variance, as dimensions are chosen unless one says otherwise, the rows of all of them wait.
-    by_variance = probe.subset.by_variance or (most_variables is not None and probe.dimensions is None)
-    waiting = (rows + run.pass_tokens) * (columns_of(width) if by_variance else variables) * run.itemsize
+    waiting = (rows + run.pass_tokens) * _columns_waiting(width, variables, probe, most_variables) * run.itemsize
     return PointFootprint(
         key, variables, pairs, bins, kept.counts, kept.extras, kept.buffers, waiting, max(fitting, kept.flush), *found
+    )
+
+
+def _columns_waiting(width: Width, variables: int, probe: Probe, most_variables: int | None) -> int:
+    """By variance, as dimensions are chosen unless one says otherwise, the rows of all of them wait."""
+    by_variance = probe.subset.by_variance or (most_variables is not None and probe.dimensions is None)
+    return columns_of(width) if by_variance else variables
+
+
+def _of_tokens(
+    key: str, width: Width, variables: int, probe: Probe, run: Run, most_variables: int | None
+) -> PointFootprint:  # fmt: skip
+    """The same where pairs of tokens are counted: bins are those of a token, however long the text is."""
+    keys = probe.extras.tokens
+    assert keys is not None
+    bins = auto_bins(variables) if probe.bins == "auto" else probe.bins
+    rows = probe.calibration_tokens if run.rows is None else run.rows
+    rows = rows if run.tokens is None else min(rows, run.tokens)
+    kept = PointCounts.nbytes_for(variables, 0, bins, probe.extras, samples=run.tokens or 0, sequence=run.sequence)
+    length = run.sequence if run.tokens is None else min(run.sequence, run.tokens)
+    counted = len(range(min(probe.skip_first, length), length, probe.sample_every))
+    a_token = (keys.pairs_within(counted, probe.sample_every) + counted) / max(1, length)  # one with another text
+    # When edges are fitted, all rows so far are counted at once.
+    pairs = int((rows * probe.sample_every + run.pass_tokens) * a_token)
+    counting = TokenCounts.moment_nbytes_for(keys, variables, rows + run.pass_tokens, pairs, run.itemsize)
+    fitting = PointStream.fitting_nbytes_for(rows, variables, run.itemsize)
+    waiting = (rows + run.pass_tokens) * _columns_waiting(width, variables, probe, most_variables) * run.itemsize
+    return PointFootprint(
+        *(key, variables, 0, bins, kept.counts, kept.extras, kept.buffers, waiting, max(fitting, kept.flush, counting)),
+        *keyed_nbytes_for(keys, variables),
+        keys=len(keys.names),
+        token_pairs=a_token,
     )
 
 
@@ -253,10 +294,12 @@ def ways_out(
             return True
         return False
 
+    of_tokens = probe.extras.tokens is not None
     changes: dict[str, Any] = {"shards": 0, "swap": False, "moments": False}
     for name, off in changes.items():
         if getattr(probe, name):
-            weigh(f"without {name}", footprint(replace(probe, **{name: off}), known, run))
+            fewer_shards = f"{MIN_SHARDS} shards in place of {probe.shards}"  # of pairs of tokens there are some in any case
+            weigh(fewer_shards if of_tokens else f"without {name}", footprint(replace(probe, **{name: off}), known, run))
     if run.shares > 1:
         for shares in (run.shares * 2**k for k in range(1, 7)):
             if weigh(f"{shares:,} processes in place of {run.shares:,}", footprint(probe, known, replace(run, shares=shares))):
@@ -288,6 +331,8 @@ def ways_out(
             (of_points, len(known), "{k:,} of the {most:,} pairs of hook points (between=)"),
             (lambda k: of_variables(2 * k), variables // 2, words),
         ]
+    elif of_tokens:
+        of_each = of_each[:2]
     for of, most, words in of_each:
 
         def fits(k: int, of: Callable[[int], Footprint] = of) -> bool:
@@ -297,7 +342,7 @@ def ways_out(
         if k >= _LEAST * most:
             weigh(words.format(k=k, most=most), of(k))
     plain = replace(probe, **changes)
-    if not ways and plain != probe:  # more than one change is needed
+    if not ways and plain != probe and not of_tokens:  # more than one change is needed
         named = ", ".join(name for name in changes if getattr(probe, name))
         return [WayOut(f"without {named}: {way.what}", way.needed) for way in ways_out(plain, known, run, free, needed)]
     return ways
@@ -334,14 +379,16 @@ def refuse_unless_it_fits(
     if needed(found) <= free:
         return
     largest = max(found.points, key=lambda point: point.kept)
+    what = f"{largest.keys:,} keys of pairs of tokens" if largest.keys else f"{largest.pairs:,} pairs"
+    several = ("layers=", "dimensions=", *(() if largest.keys else ("pairs=",)), "bins=", "calibration_tokens=")
     ways = ways_out(probe, widths, run, free, needed)
     whose = "are free" if may_take is None else "may be taken (memory=)"
     lines = [f"  - {way.what}: {in_bytes(way.needed)}" for way in ways] or [
-        "  - no single change; several together: layers=, dimensions=, pairs=, bins=, calibration_tokens="
+        f"  - no single change; several together: {', '.join(several)}"
     ]
     raise MemoryRefusedError(
         f"counting at {_hook_points(found, probe)} takes {in_bytes(needed(found))}, and {in_bytes(max(0, free))} "
-        f"{whose}. '{largest.key}' alone, with {largest.pairs:,} pairs and {largest.bins} bins, keeps {in_bytes(largest.kept)}.\n"
+        f"{whose}. '{largest.key}' alone, with {what} and {largest.bins} bins, keeps {in_bytes(largest.kept)}.\n"
         f"What would fit:\n" + "\n".join(lines) + "\n"
         "mi_probe.plan(model, probe) shows what takes how much. Where more memory will be free than is now, or for a text that "
         f"ends before {probe.calibration_tokens:,} tokens, say how many bytes may be taken: attach(model, probe, memory=...)."

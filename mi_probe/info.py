@@ -82,7 +82,7 @@ def _told(path: Path, contents: store.Contents, checked: bool) -> str:
     width = max((len(name) for name, _ in rows), default=0)
     width = max(width, len("hook point"))
     lines += [f"  {name:<{width}}  {value}" for name, value in rows]
-    lines += _convergence(header.get("convergence") or [])
+    lines += _convergence(header.get("convergence") or [], of_tokens=_counts_tokens(header))
     points = _points(contents)
     if points:
         lines += ["", *_indented(points, 2)]
@@ -91,7 +91,7 @@ def _told(path: Path, contents: store.Contents, checked: bool) -> str:
 
 def _rows(header: Mapping[str, Any]) -> list[tuple[str, str]]:
     about = header["about"] if isinstance(header.get("about"), dict) else {}  # of results and edges
-    probe = tomllib.loads(header.get("probe") or about.get("probe") or "")
+    probe = _probe(header)
     run = dict(header.get("run") or {})
     totals, position = run.pop("totals", {}), run.pop("position", None)
     parts = parts_from(header.get("parts") or [])
@@ -110,10 +110,23 @@ def _rows(header: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _probe(header: Mapping[str, Any]) -> dict[str, Any]:
+    about = header["about"] if isinstance(header.get("about"), dict) else {}
+    return tomllib.loads(header.get("probe") or about.get("probe") or "")
+
+
+def _counts_tokens(header: Mapping[str, Any]) -> bool:
+    return _probe(header).get("variables") == "tokens"
+
+
 def _choices(probe: Mapping[str, Any]) -> str:
     """What a probe measures in one line; what is off or not limited is not said."""
     flat = {k: v for key, value in probe.items() for k, v in (value.items() if isinstance(value, dict) else [(key, value)])}
-    return _facts({key: value for key, value in flat.items() if key != "about" and value not in (False, 0, "all")})
+    if flat.get("variables") == "tokens":
+        some = isinstance(flat.get("dimensions"), int)
+        of_none = ("pairs", "method", "lags", *(() if some else ("chosen_by", "seed")))  # they say nothing about pairs of tokens
+        flat = {key: value for key, value in flat.items() if key not in of_none}
+    return _facts({key: value for key, value in flat.items() if key != "about" and value not in (False, 0, "all", [])})
 
 
 def _origin(about: Mapping[str, Any]) -> str:
@@ -148,8 +161,8 @@ def _tokens(header: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     return text + "".join(f"; left out: {_value(n)} {reason}" for reason, n in left_out.items())
 
 
-def _convergence(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Mean MI over pairs as the run went on, at all hook points if they are few."""
+def _convergence(rows: Sequence[Mapping[str, Any]], *, of_tokens: bool = False) -> list[str]:
+    """Mean MI over pairs, or over keys of pairs of tokens, as the run went on; at all hook points if they are few."""
     names = list(dict.fromkeys(name for row in rows for name in row.get("points", {})))
     if not names:
         return []
@@ -164,7 +177,8 @@ def _convergence(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             cells += ["-" if mi is None else f"{mi:.4f}", "-" if change is None else f"{change:+.4f}"]
             before |= {} if mi is None else {name: mi}
         table.append(cells)
-    return ["", "  convergence: mean MI over pairs, in nats, after so many tokens", *_indented(table, 2)]
+    over = "kinds of pairs of tokens" if of_tokens else "pairs"
+    return ["", f"  convergence: mean MI over {over}, in nats, after so many tokens", *_indented(table, 2)]
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
@@ -195,14 +209,14 @@ def _points(contents: store.Contents) -> list[list[str]]:
             row |= {"dimensions": f"{edges.shape[0]:,}{all_of}" if all_of or not sides else sides}
         elif "variables" in facts:
             row |= {"dimensions": sides or f"{len(facts['variables']):,}"}
-        pairs = tables or estimates
+        pairs = None if "tokens.tables" in arrays else tables or estimates  # those of tokens are in no header
         row |= {"pairs": f"{pairs.shape[0]:,}"} if pairs is not None else {}
         bins = facts.get("bins", None if edges is None else edges.shape[1] + 1)
         row |= {"bins": str(bins)} if bins is not None else {}
         row |= {name: str(facts[name]) for name in ("method", "correction") if name in facts}
         samples = facts.get("n", facts.get("samples"))
         row |= {"samples": f"{samples:,}"} if isinstance(samples, int) else {}
-        row |= {"beside": _beside(arrays)} if tables is not None and _beside(arrays) else {}
+        row |= {"beside": _beside(arrays)} if _beside(arrays) else {}
         row["bytes"] = in_bytes(sum(at.nbytes for at in arrays.values()))
         found.append(row)
     names = list(dict.fromkeys(name for row in found for name in row))
@@ -217,8 +231,17 @@ def _beside(arrays: Mapping[str, store.Tensor]) -> str:
         f"{shards} shards" if shards else "",
         "swap" if "swapped.tables" in arrays else "",
         "moments" if "moments.n" in arrays else "",
+        *_of_tokens(arrays),
     ]
     return ", ".join(filter(None, said))
+
+
+def _of_tokens(arrays: Mapping[str, store.Tensor]) -> list[str]:
+    """Pairs of tokens and by how many keys; of edges, the tokens that are to be compared with."""
+    if "tokens.cells" in arrays:
+        keys, shards, _ = arrays["tokens.cells"].shape
+        return [f"pairs of tokens by {keys} keys", f"{shards} shards"]
+    return [f"tokens to compare with: {arrays['others'].shape[0]}"] if "others" in arrays else []
 
 
 def _indented(table: Sequence[Sequence[str]], by: int) -> list[str]:

@@ -11,12 +11,13 @@ from scipy.special import xlogy
 from mi_probe.chance import chance_level
 from mi_probe.estimators import adjust, entropy, estimate_tables
 from mi_probe.tokencounts import TokenCounts
+from mi_probe.tokenkeys import TokenKeys
 from mi_probe.units import Units, per_nat
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["key_values", "keyed_table"]
+__all__ = ["key_values", "keyed_nbytes_for", "keyed_table"]
 
 Values = NDArray[np.float64]
 
@@ -73,6 +74,18 @@ def key_values(counts: TokenCounts) -> dict[str, NDArray[Any]]:
     together = estimate_tables(counts.tables)[0]
     chance = np.full(len(raw), level)
     return {"mi": adjusted(raw), "se": se, "shards": shards, "raw": raw, "chance": chance, "together": together}
+
+
+def keyed_nbytes_for(keys: TokenKeys, variables: int) -> tuple[int, int]:
+    """Bytes of the estimates of one hook point, and what making them takes for a moment.
+
+    Examples
+    --------
+    >>> keyed_nbytes_for(TokenKeys(), 768)
+    (1680, 2300000)
+    """
+    # Measured: the chance level takes the first, and steps of the standard errors the second.
+    return 8 * 10 * len(keys.names), max(2_300_000, 5 * TokenCounts.nbytes_for(keys, variables) // 2)
 
 
 def _raw(counts: TokenCounts, cells: NDArray[np.int64], pairs: Values) -> Values:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,13 @@ from mi_probe.models import outline
 from mi_probe.places import Places
 from mi_probe.probe import Probe, load_probe
 from mi_probe.subset import Width
+from mi_probe.tokencounts import TokenCounts
+from mi_probe.tokenkeys import TokenKeys
 
 __all__ = ["Plan", "Speed", "plan"]
 
 _WORD = 64
+_KEYED: dict[str, str] = {"distance": "by their distance", "position": "by the position of the later one", "label": "by label"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Speed:
     Attributes
     ----------
     pair, variable : float
-        Seconds a token, for each pair of variables, and for each variable (binning and lags).
+        Seconds a token, for each pair of variables, and for each variable (binning and lags). Where pairs of tokens are counted,
+        seconds for each of them at the widest hook point, and for each variable of a token.
     threads : int
         That counted.
     """
@@ -67,6 +71,31 @@ class Speed:
 
         a_token = [_fastest(each) / len(codes) for each in (count, rest)]
         return cls(a_token[0] / joint.pairs, a_token[1] / variables, threads_allowed())
+
+    @classmethod
+    def measure_token_pairs(cls, keys: TokenKeys, variables: int) -> Speed:
+        """Count pairs of random tokens of so many variables, for a fraction of a second."""
+        near = replace(keys, by="distance", labels=(), furthest=min(keys.furthest, 64))
+        tokens = 512
+        values = np.random.default_rng(0).standard_normal((tokens, variables), dtype=np.float32)
+        binning = Binning.fit(values, bins=4)
+        counts = TokenCounts(near, binning)
+        few = int(np.clip(2**26 / (near.furthest * _steps(variables, counts.bins)), 16, tokens))
+        codes = counts.codes(values)[:few]
+
+        def count() -> None:
+            counts.update(codes, Places.of_one_text(few))
+
+        def rest() -> None:
+            binning.encode(values)
+            counts.codes(values)
+
+        return cls(_fastest(count) / near.pairs_within(few), _fastest(rest) / values.size, threads_allowed())
+
+
+def _steps(variables: int, bins: int) -> int:
+    """ANDs of two words that hold a bit for each of 64 dimensions, for all cells of a pair of tokens."""
+    return bins**2 * -(-variables // _WORD)
 
 
 def _fastest(work: Any) -> float:
@@ -119,9 +148,22 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Steps of counting for each token: ANDs of two words that hold a bit for each of 64 tokens, one for each cell."""
+        """Steps of counting for each token: ANDs of two words that hold a bit for each of 64 tokens, one for each cell.
+
+        Of pairs of tokens, words hold a bit for each of 64 dimensions, and each token is paired with those before it.
+        """
+        if self._of_tokens:
+            return int(self._steps_of_tokens)
         cells = sum(point.pairs * point.bins**2 for point in self.footprint.points)
         return int(self._sets * cells) // (_WORD * self.probe.sample_every)
+
+    @property
+    def _steps_of_tokens(self) -> float:
+        return sum(point.token_pairs * _steps(point.variables or 0, point.bins) for point in self.footprint.points)
+
+    @property
+    def _of_tokens(self) -> bool:
+        return self.probe.extras.tokens is not None
 
     @property
     def _sets(self) -> int:
@@ -134,6 +176,10 @@ class Plan:
         if self.speed is None:
             return None
         pairs, variables = self.footprint.total("pairs"), sum(point.variables or 0 for point in self.footprint.points)
+        if self._of_tokens:
+            widest = max((_steps(p.variables or 0, p.bins) for p in self.footprint.points), default=0)
+            a_token = self._steps_of_tokens / widest * self.speed.pair
+            return 1e6 * (a_token + variables / self.probe.sample_every * self.speed.variable)
         a_token = self._sets * pairs * self.speed.pair + variables * self.speed.variable
         return 1e6 * a_token / self.probe.sample_every
 
@@ -146,18 +192,21 @@ class Plan:
 
     def _table(self) -> list[str]:
         known = [point for point in self.footprint.points if point.variables is not None]
-        rows = [("hook points", "number", "variables", "pairs", "bins", "counts", "estimates")]  # of each
+        of_dimensions = ("variables", "pairs", "bins", "counts", "estimates")
+        rows = [("hook points", "number", *(("dimensions", "keys", "bins", "counts") if self._of_tokens else of_dimensions))]
         for like, group in groupby(known, key=_alike):
             points = list(group)
-            variables, pairs, bins, counts, results = like[1:]
-            each = (f"{variables:,}", f"{pairs:,}", str(bins), f"{in_bytes(counts)} each", f"{in_bytes(results)} each")
-            rows.append((_span([point.key for point in points]), str(len(points)), *each))
+            variables, pairs, bins, counts, results, keys = like[1:]
+            each = (f"{variables:,}", f"{keys or pairs:,}", str(bins), f"{in_bytes(counts)} each", f"{in_bytes(results)} each")
+            rows.append((_span([point.key for point in points]), str(len(points)), *each[: len(rows[0]) - 2]))
         total = self.footprint.total
         files = (f"{in_bytes(self.footprint.state_file)}     ", f"{in_bytes(total('results'))}     ")
-        rows.append(("in all", str(len(known)), "", f"{total('pairs'):,}", "", *files))
+        pairs = "" if self._of_tokens else f"{total('pairs'):,}"
+        rows.append(("in all", str(len(known)), "", pairs, "", *files)[: len(rows[0])])
         widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
         places = "pairs of hook points" if self.probe.pairs == "between" else "hook points"
-        lines = [f"{self.model}: what the probe takes at {len(self.footprint.points)} {places}"]
+        kept = f", of pairs of tokens {_KEYED[self.probe.by]}" if self._of_tokens else ""
+        lines = [f"{self.model}: what the probe takes at {len(self.footprint.points)} {places}{kept}"]
         for row in rows:
             cells = [cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))]
             lines.append(f"  {'  '.join(cells)}".rstrip())
@@ -175,11 +224,13 @@ class Plan:
             one = max(found.most("kept", "moment"), found.most("kept", "estimating"))
             estimating = [("all of that", found.while_counting), ("results", total("results")), ("one hook point's counts", one)]
         else:
+            waiting = f"values until edges are fitted, and {'their pairs' if self._of_tokens else 'of a forward pass'}"
+            extras = "counts of pairs of tokens" if self._of_tokens else f"beside them: {_extras(self.probe)}"
             counting += [
-                ("counts", total("counts")),
-                (f"beside them: {_extras(self.probe)}", total("extras")),
+                ("counts of each dimension" if self._of_tokens else "counts", total("counts")),
+                (extras, total("extras")),
                 ("codes that wait to be counted", total("buffers")),
-                ("values until edges are fitted, and of a forward pass", total("rows") + found.most("moment")),
+                (waiting, total("rows") + found.most("moment")),
             ]
             kept = found.weights + total("kept")
             estimating = [("weights and counts", kept), ("results", total("results")), ("work", found.most("estimating"))]
@@ -191,6 +242,8 @@ class Plan:
             lines.append(f"{head:<56}{in_bytes(size):>9}")
             lines += [f"    {what:<52}{in_bytes(part):>9}" for what, part in parts if part]
         lines.append(f"{'file of the counts (probe.save)':<56}{in_bytes(found.state_file):>9}")
+        if self._of_tokens:  # whose estimates are a small table
+            return lines
         return [*lines, f"{'file of the estimates (result.save)':<56}{in_bytes(total('results')):>9}"]
 
     def _verdict(self) -> list[str]:
@@ -214,7 +267,16 @@ class Plan:
 
     def _cost(self) -> list[str]:
         kept = "" if self.probe.sample_every == 1 else f", of which one in {self.probe.sample_every} is counted"
-        lines = ["", f"a token of text{kept}: {_round(self.steps)} steps of counting (64 tokens of a cell at once),"]
+        if self._of_tokens:
+            most = max((point.token_pairs for point in self.footprint.points), default=0.0)
+            far = self.probe.furthest
+            lines = [
+                f"a token of text{kept}: up to {most:.3g} pairs at each hook point, with tokens up to {far} before it",
+                f"and one of another text; {_round(self.steps)} steps of counting in all (64 dimensions of a cell at once),",
+            ]
+        else:
+            lines = [f"a token of text{kept}: {_round(self.steps)} steps of counting (64 tokens of a cell at once),"]
+        lines.insert(0, "")
         share = self.steps / self.multiply_adds
         lines.append(f"{share:.1%} of the forward pass's multiply-adds, about {_round(self.multiply_adds)}")
         seconds = self.seconds_per_million
@@ -297,9 +359,16 @@ def plan(
     widths = widths_of_couples(meet, sizes)
     run = Run(tokens, pass_tokens, int(getattr(cfg, "n_ctx", None) or pass_tokens), itemsize, weights)
     found = footprint(what, widths, run)
-    bins = max((point.bins for point in found.points), default=0)
-    speed = Speed.measure(bins, what.lags) if measure and bins else None
-    return Plan(what, name, widths, run, found, free_memory(), _multiply_adds(cfg), speed)
+    return Plan(what, name, widths, run, found, free_memory(), _multiply_adds(cfg), _measured(what, found) if measure else None)
+
+
+def _measured(probe: Probe, found: Footprint) -> Speed | None:
+    known = [point for point in found.points if point.variables is not None]
+    if not known:
+        return None
+    if probe.extras.tokens is None:
+        return Speed.measure(max(point.bins for point in known), probe.lags)
+    return Speed.measure_token_pairs(probe.extras.tokens, max(point.variables or 0 for point in known))
 
 
 def _multiply_adds(cfg: Any) -> int:
@@ -311,7 +380,8 @@ def _multiply_adds(cfg: Any) -> int:
 
 def _alike(point: PointFootprint) -> tuple[Any, ...]:
     """What hook points of one line of the table have in common."""
-    return re.sub(r"\d+", "#", point.key), point.variables, point.pairs, point.bins, point.counts + point.extras, point.results
+    kept = point.counts + point.extras
+    return re.sub(r"\d+", "#", point.key), point.variables, point.pairs, point.bins, kept, point.results, point.keys
 
 
 def _span(keys: list[str]) -> str:
@@ -353,10 +423,10 @@ def _duration(seconds: float) -> str:
 
     Examples
     --------
-    >>> _duration(0.4), _duration(75), _duration(5000), _duration(200_000)
-    ('0.4 seconds', '75 seconds', '83 minutes', '56 hours')
+    >>> _duration(0.4), _duration(123), _duration(5000), _duration(200_000)
+    ('0.4 seconds', '123 seconds', '83 minutes', '56 hours')
     """
     for length, unit in ((3600, "hours"), (60, "minutes")):
         if seconds >= 3 * length:
             return f"{seconds / length:.{0 if seconds >= 10 * length else 1}f} {unit}"
-    return f"{seconds:.2g} seconds"
+    return f"{seconds:.{0 if seconds >= 10 else 1}f} seconds" if seconds >= 1 else f"{seconds:.2g} seconds"

@@ -21,7 +21,7 @@ from mi_probe.lags import LaggedCounts
 from mi_probe.ondevice import DeviceBinning
 from mi_probe.places import Places
 from mi_probe.shares import Share
-from mi_probe.tokencounts import TokenCounts
+from mi_probe.tokencounts import OTHERS, TokenCounts
 
 __all__ = ["PointBytes", "PointCounts"]
 
@@ -122,7 +122,8 @@ class PointCounts:
         if extras.moments:
             more += SecondMoments.nbytes_for(variables)
         if extras.tokens is not None:
-            more += TokenCounts.nbytes_for(extras.tokens, variables)
+            more += TokenCounts.nbytes_for(extras.tokens, variables) + OTHERS * (2 * variables + 8)  # their ranks and documents
+            buffers += OTHERS * variables  # and codes
         return PointBytes(JointCounts.nbytes_for(variables, pairs, bins, samples), more, buffers, flush)
 
     @property

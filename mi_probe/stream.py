@@ -14,14 +14,11 @@ from mi_probe.places import Places
 from mi_probe.pointcounts import PointCounts
 from mi_probe.probe import CORPUS_BINS, Probe
 from mi_probe.subset import Width, columns_of, most_variable
-from mi_probe.tokencounts import ranks_of
+from mi_probe.tokencounts import OTHERS, ranks_of
 
 __all__ = ["PointStream", "Prepared", "fit_edges"]
 
 Rows = NDArray[np.floating]
-
-
-_OTHERS = 128  # tokens that are kept to be compared with those of other texts
 
 
 def fit_edges(
@@ -81,7 +78,7 @@ def fit_edges(
 def _others(binning: Binning, sample: Rows, documents: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
     """Some tokens of the sample, spread evenly over it, and their documents."""
     whole = np.flatnonzero(np.isfinite(sample).all(axis=1))
-    chosen = whole[np.unique(np.linspace(0, len(whole) - 1, _OTHERS).round().astype(np.intp))] if len(whole) else whole
+    chosen = whole[np.unique(np.linspace(0, len(whole) - 1, OTHERS).round().astype(np.intp))] if len(whole) else whole
     assert binning.frame is not None  # it was fitted just now
     return ranks_of(sample[chosen], *binning.frame.T), documents[chosen]
 

@@ -23,7 +23,10 @@ from mi_probe.errors import InputError, MergeError
 from mi_probe.places import Places
 from mi_probe.tokenkeys import TokenKeys
 
-__all__ = ["TokenCounts", "rank_codes", "ranks_of", "require_dimensions", "sizes_of_bins"]
+__all__ = ["OTHERS", "TokenCounts", "rank_codes", "ranks_of", "require_dimensions", "sizes_of_bins"]
+
+OTHERS = 128
+"""Tokens that are kept with the edges, to be compared with those of other texts."""
 
 _ROWS = 1024  # tokens that are ranked together
 _CELLS = 1 << 21  # of tables of single pairs that are there at a time
@@ -150,6 +153,23 @@ class TokenCounts:
         bins = auto_bins(variables) if keys.bins == "auto" else keys.bins
         most = int(sizes_of_bins(variables, bins).max())
         return 8 * (len(keys.names) * (bins**2 + keys.shards * (most + 1)) + 2)
+
+    @staticmethod
+    def moment_nbytes_for(keys: TokenKeys, variables: int, tokens: int, pairs: int, itemsize: int) -> int:
+        """Bytes that coding and counting so many tokens, and pairs of them, take for a moment, beside the values themselves.
+
+        Examples
+        --------
+        >>> TokenCounts.moment_nbytes_for(TokenKeys(), variables=768, tokens=1024, pairs=1024 * 64, itemsize=4)
+        36175872
+        """
+        bins = auto_bins(variables) if keys.bins == "auto" else keys.bins
+        values = tokens * variables
+        coding = values * (2 * itemsize + 5) + 20 * min(tokens, _ROWS) * variables  # two copies, ranks, codes; and sorting
+        tables = 12 * min(_CELLS, pairs * bins**2)  # of single pairs, and their copy while sizes are counted
+        planes = (tokens + OTHERS) * (variables + bins * (variables // 8 + 8))  # and the codes that they are made of
+        listing = 90 * pairs  # measured: rows and keys of both tokens, with the steps that lead to them
+        return max(coding, values * (itemsize + 2) + max(listing, 48 * pairs + tables + planes))
 
     @property
     def pairs(self) -> NDArray[np.int64]:

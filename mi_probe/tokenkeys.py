@@ -111,6 +111,17 @@ class TokenKeys:
             named = [str(first) if first == last else f"{first}-{last}" for first, last in bounds.tolist()]
         return (*named, UNRELATED)
 
+    def pairs_within(self, tokens: int, every: int = 1) -> int:
+        """Pairs of one sequence that are close enough, where each token counted stands so many behind the one before.
+
+        Examples
+        --------
+        >>> TokenKeys(furthest=3).pairs_within(5), TokenKeys(furthest=3).pairs_within(5, every=3)
+        (9, 4)
+        """
+        steps = max(0, min(self.furthest // every, tokens - 1))
+        return steps * tokens - steps * (steps + 1) // 2
+
     def of(self, distance: Index, position: Index, labels: Sequence[Index]) -> Index:
         """The key of each pair of one sequence, -1 where it has none.
 

@@ -31,10 +31,12 @@ def text_of(words: int, seed: int = 0) -> str:
     return " ".join(np.random.default_rng(seed).choice(WORDS, words))
 
 
-def started(processes: int, folder: Path, env: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    """A run of the recipe, by torchrun if there are several processes, in a group of its own as a terminal would have it."""
+def started(
+    processes: int, folder: Path, env: dict[str, str], *arguments: str, recipe: str = "dimension_pairs"
+) -> subprocess.Popen[str]:
+    """A run of a recipe, by torchrun if there are several processes, in a group of its own as a terminal would have it."""
     engine = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
-    command = [sys.executable, *engine, "-m", "mi_probe", "run", "dimension_pairs", "--layers", "0", "-1", *arguments]
+    command = [sys.executable, *engine, "-m", "mi_probe", "run", recipe, "--layers", "0", "-1", *arguments]
     return subprocess.Popen(
         command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -121,6 +123,66 @@ def test_several_processes_are_stopped_killed_and_gone_on_with_by_another_number
     assert one.counts == other.counts
     assert (one.run, one.parts, one.convergence) == (other.run, other.parts, other.convergence)
     assert one.ledger.tokens == other.ledger.tokens
+
+
+def same_counts(one: Path, other: Path) -> bool:
+    a, b = (ProbeState.load(path).streams for path in (one, other))
+    return a.keys() == b.keys() and all(a[name].read() == b[name].read() for name in a)
+
+
+def test_pairs_of_tokens_counted_in_shards_merge_to_what_one_run_gives(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(corpus, "_BLOCK", 1 << 11)
+    (tmp_path / "texts").mkdir()
+    for k in range(8):
+        (tmp_path / "texts" / f"{k}.txt").write_text(text_of(200 + 50 * k, seed=k))
+    what = ["--model", str(tiny_folder), "--text-file", "texts", "--layers", "0", "-1"]
+    call("calibrate", "tokens_by_distance", *what, "-o", "edges.safetensors")
+    again = capsys.readouterr().out.rpartition("count with them: mi-probe ")[2].split()
+    assert again[:2] == ["run", "distance_over_corpus"]
+    assert "--probe" not in again
+    call(*again, "--out", "whole")
+    for k in (1, 2):
+        shard = ["--edges", "edges.safetensors", "--shard", f"{k}/2", "--out", f"part_{k}"]
+        call("run", "distance_over_corpus", *what, *shard)
+    call("merge", "part_2/state.safetensors", "part_1/state.safetensors", "-o", "all.safetensors")
+    assert same_counts(tmp_path / "all.safetensors", tmp_path / "whole/state.safetensors")
+    part = ProbeState.load(tmp_path / "part_1/state.safetensors").tokens_seen
+    assert 0 < part < ProbeState.load(tmp_path / "all.safetensors").tokens_seen
+    call("run", "distance_over_corpus", "--counts", "all.safetensors", "--out", "all")
+    for name in ("over_distance.csv", "reach.csv"):
+        assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    with pytest.raises(InputError, match=r"pairs of tokens are few and small: split the tokens .*split_by='tokens'"):
+        call(*again, "--split-by", "pairs", "--out", "divided")
+
+
+def test_pairs_of_tokens_are_the_same_for_two_processes_and_after_one_was_killed(
+    tiny_folder: Path, tmp_path: Path, small_blocks: dict[str, str]
+) -> None:
+    (tmp_path / "texts").mkdir()
+    for k in range(5):
+        (tmp_path / "texts" / f"{k}.txt").write_text(text_of(1600, seed=k))
+    what = ["--model", str(tiny_folder), "--text-file", "texts", "--furthest", "3", "--checkpoint-tokens", "1000"]
+    saved = {name: tmp_path / name / "state.safetensors" for name in ("whole", "two")}
+    one = started(1, tmp_path, small_blocks, *what, "--out", "whole", recipe="distance_over_corpus")
+    said, error = one.communicate()
+    assert one.returncode == 0, error
+
+    run = started(2, tmp_path, small_blocks, *what, "--out", "two", recipe="distance_over_corpus")
+    wait_for(saved["two"], run)
+    rank_of(run, 1).send_signal(signal.SIGKILL)
+    _, error = run.communicate()
+    assert run.returncode != 0
+    assert "error: rank 1 of 2" in error
+    counted = ProbeState.load(saved["two"]).tokens_seen
+    run = started(2, tmp_path, small_blocks, *what, "--out", "two", "--resume", recipe="distance_over_corpus")
+    printed, error = run.communicate()
+    assert run.returncode == 0, error
+    assert 0 < counted < ProbeState.load(saved["whole"]).tokens_seen
+    assert printed.replace("two/", "whole/") == said  # by the first process alone
+    assert saved["two"].read_bytes() == saved["whole"].read_bytes()
 
 
 def _expanded(argument: str) -> list[str]:

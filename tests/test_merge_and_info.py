@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -291,6 +292,43 @@ def test_results_and_edges_say_what_they_are(files: Files, tmp_path: Path) -> No
     assert "e: edges of bins, for runs to come (edges/1" in printed
     assert rows(printed)["edges"].startswith("from a random sample of 200 tokens")
     assert printed.splitlines()[-1].split()[:4] == ["resid_post.2", "16", "8", "equal_count"]
+
+
+OF_TOKENS = Probe(hooks="resid_post", variables="tokens", furthest=20, bins=4, calibration_tokens=200)
+
+
+def test_what_counts_pairs_of_tokens_says_so_and_not_what_is_of_dimensions(
+    tiny: Any, small: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    state = mi_probe.accumulate(tiny, TEXTS, OF_TOKENS, calibration="sample", checkpoint=tmp_path / "s")
+    Edges.of(state).save(tmp_path / "e")
+    with StopAfter(small, tiny, 20), pytest.raises(Stopped):
+        mi_probe.accumulate(tiny, TEXTS, OF_TOKENS, edges=Edges.load(tmp_path / "e"), checkpoint=tmp_path / "c")
+    for name, samples in (("s", state.tokens_seen), ("c", ProbeState.load(tmp_path / "c").tokens_seen)):
+        head, first, *_, last = told(tmp_path / name).split("\n\n")[-1].splitlines()
+        assert re.split("  +", head.strip()) == ["hook point", "dimensions", "bins", "method", "samples", "beside", "bytes"]
+        assert re.split("  +", first.strip())[:5] == ["resid_post.0", "16", "4", "equal_count", f"{samples:,}"]
+        assert "pairs of tokens by 18 keys, 16 shards" in last
+    assert "a checkpoint" in told(tmp_path / "c")
+    edges = told(tmp_path / "e").splitlines()[-1]
+    assert "tokens to compare with: 128" in edges
+    for name in "sce":
+        asked = rows(told(tmp_path / name))["asked for"]
+        assert asked.endswith("bins 4, calibration tokens 200, by distance, furthest 20"), asked
+        for word in ("lags", "chosen", "method", "seed", "labels", "pairs"):
+            assert word not in asked, word
+    labelled = replace(OF_TOKENS, by="label", labels=("a", "b"), dimensions=8, chosen_by="random", seed=3)
+    ProbeState(labelled).save(tmp_path / "l")
+    asked = rows(told(tmp_path / "l"))["asked for"]
+    for part in ("dimensions 8, chosen by random, seed 3", 'by label, furthest 20, labels ["a", "b"]'):
+        assert part in asked
+
+
+def test_convergence_of_pairs_of_tokens_is_over_their_kinds(tiny: Any, tmp_path: Path) -> None:
+    state = ProbeState(OF_TOKENS)
+    state.convergence = [{"tokens": 8192, "text_tokens": 8192, "points": {"p": {"mi": 0.25, "high": 1.0, "se": 0.1}}}]
+    state.save(tmp_path / "s")
+    assert "convergence: mean MI over kinds of pairs of tokens, in nats" in told(tmp_path / "s")
 
 
 def test_convergence_is_told_for_all_hook_points_or_the_first_and_the_last() -> None:

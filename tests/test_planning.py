@@ -20,10 +20,12 @@ from mi_probe.errors import HookPointError, InputError, MemoryRefusedError, Mode
 from mi_probe.estimation import estimate_nbytes_for, estimate_point
 from mi_probe.extras import Extras
 from mi_probe.footprint import Run, ways_out
+from mi_probe.keyed import key_values
 from mi_probe.ledger import NO_MEMORY
 from mi_probe.places import Places
 from mi_probe.pointcounts import PointCounts
 from mi_probe.stream import PointStream
+from mi_probe.tokencounts import TokenCounts
 
 EXTRAS = {"plain": Extras(), "all": Extras(lags=5, shards=16, swap=True, moments=True)}
 
@@ -107,6 +109,45 @@ def test_estimates_take_at_most_what_was_said_and_not_much_less(bins: int, metho
     said = estimate_nbytes_for(200, 200 * 199 // 2, bins, method, extras, p_values=test != "none")
     assert kept == pytest.approx(said.results, rel=0.05)
     assert (0.45 if method == "equal_width" else 0.7) < most / sum(said) < 1.05
+
+
+OF_TOKENS = Probe(variables="tokens", furthest=40, skip_first=0)
+
+
+@pytest.mark.parametrize(("tokens", "variables", "furthest"), [(2048, 64, 200), (512, 300, 40), (3000, 16, 1)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_counting_pairs_of_tokens_takes_at_most_what_was_said_and_not_much_less(
+    tokens: int, variables: int, furthest: int, dtype: Any
+) -> None:
+    rows = np.random.default_rng(0).standard_normal((tokens, variables)).astype(dtype)
+    stream = PointStream(replace(OF_TOKENS, furthest=furthest, calibration_tokens=tokens))
+    prepared, places = stream.prepare(rows), Places.of_batch(np.arange(tokens), 256, np.arange(-(-tokens // 256)))
+    whole = stream.completed_by(prepared, places)  # compiles
+    assert whole is not None
+    assert whole.tokens is not None
+    kept, most = peak_of(lambda: stream.completed_by(prepared, places))
+    run = Run(tokens=tokens, pass_tokens=0, sequence=256, itemsize=rows.itemsize)
+    (said,) = footprint.footprint(stream.probe, {"a": variables}, run).points
+    assert kept == pytest.approx(said.kept, rel=0.05, abs=20_000)  # and edges
+    assert 0.45 < most / (said.moment + said.kept) < 1.02  # tables of one key at a time are few or many
+    assert (said.bins, said.keys) == (whole.tokens.bins, len(whole.tokens.keys.names))
+    full = PointStream.frozen(stream.probe, whole)
+    _, most = peak_of(lambda: full.commit(full.prepare(rows), places, None))  # edges are there: nothing else is done
+    said = footprint.footprint(stream.probe, {"a": variables}, replace(run, rows=0, tokens=None, pass_tokens=tokens)).points[0]
+    assert 0.4 < most / said.moment < 1.02
+
+
+@pytest.mark.parametrize(
+    "probe", [OF_TOKENS, replace(OF_TOKENS, by="label", labels=[*"abcdefghij"], shards=64)], ids=("few", "many")
+)
+def test_estimates_of_pairs_of_tokens_take_at_most_what_was_said_and_not_much_less(probe: Probe) -> None:
+    assert probe.extras.tokens is not None
+    counts = TokenCounts(probe.extras.tokens, Binning.fit(np.random.default_rng(0).standard_normal((400, 300))))
+    counts.cells[:, :, 1] = counts.bins**2
+    key_values(counts)  # compiles
+    _, most = peak_of(lambda: key_values(counts))
+    (said,) = footprint.footprint(probe, {"a": 300}).points
+    assert 0.6 < most / (said.estimating + said.results) < 1.02
 
 
 # -- plans ---------------------------------------------------------------------------------------------------------------
@@ -216,6 +257,57 @@ def test_the_speed_of_counting_is_measured_here(tiny: Any) -> None:
     assert found.speed.pair > 0
     assert found.seconds_per_million == pytest.approx(1e6 * (3 * 4 * 120 * found.speed.pair + 64 * found.speed.variable))
     assert "measured here just now" in str(found)
+
+
+@pytest.mark.parametrize(("furthest", "every"), [(5, 1), (100, 1), (7, 3)])
+def test_a_plan_says_how_many_pairs_of_tokens_are_counted(tiny: Any, furthest: int, every: int) -> None:
+    probe = replace(OF_TOKENS, layers=[0, 2], furthest=furthest, sample_every=every, skip_first=1, calibration_tokens=40)
+    found = mi_probe.plan(tiny, probe)
+    state = mi_probe.accumulate(tiny, ["x" * 31, "y" * 62], probe)  # BOS and 31 tokens fill the context
+    counts = state.streams["hidden_states.2"].read().tokens
+    assert counts is not None
+    (one, other) = found.footprint.points
+    assert counts.pairs.sum() == 3 * 32 * one.token_pairs == 3 * 32 * other.token_pairs
+    assert (one.bins, one.keys) == (counts.bins, len(counts.keys.names))
+    assert found.steps == int(2 * one.token_pairs * counts.bins**2)
+    assert found.speed is not None
+    values = 32 * found.speed.variable / every
+    assert found.seconds_per_million == pytest.approx(1e6 * (2 * one.token_pairs * found.speed.pair + values))
+
+
+def test_a_plan_of_pairs_of_tokens_speaks_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_config(tmp_path / "gpt2", "GPT2")
+    found = mi_probe.plan(folder, "tokens_by_distance", measure=False)
+    kept = PointCounts.nbytes_for(768, 0, 14, found.probe.extras)
+    assert found.footprint.state_file == 13 * (kept.counts + kept.extras)
+    assert found.steps == int(13 * 14**2 * 12 * (64 * 1023 - 64 * 65 / 2 + 1023) / 1024)
+    printed = str(found)
+    for part in (
+        "13 hook points, of pairs of tokens by their distance",
+        "hidden_states.0...12      13         768    21    14",
+        "counts of pairs of tokens",
+        "up to 62.9 pairs at each hook point, with tokens up to 64 before",
+        "(64 dimensions of a cell at once)",
+    ):
+        assert part in printed, part
+    for part in ("lags", "estimates", "64 tokens of a cell", " 0 "):
+        assert part not in printed, part
+    monkeypatch.setattr(planning, "free_memory", lambda: 0.8 * found.footprint.most_needed)
+    short = mi_probe.plan(folder, replace(OF_TOKENS, shards=32), measure=False)
+    said = str(short)
+    assert "does not fit" in said
+    assert "of the 13 hook points" in said
+    for part in ("pairs=", "without shards"):
+        assert part not in said
+
+
+def test_what_does_not_fit_of_pairs_of_tokens_is_named_by_its_keys(tiny: Any) -> None:
+    probe = replace(OF_TOKENS, by="label", labels=[f"{k}" for k in range(64)], shards=64)
+    with pytest.raises(MemoryRefusedError, match=r"with 4,097 keys of pairs of tokens and 3 bins") as refused:
+        mi_probe.attach(tiny, probe, memory=80e6)
+    assert "16 shards in place of 64" in str(refused.value)
+    assert "pairs=" not in str(refused.value)
+    mi_probe.attach(tiny, replace(probe, shards=16), memory=80e6).detach()
 
 
 def test_each_way_out_fits_and_a_little_more_would_not() -> None:

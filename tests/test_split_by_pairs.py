@@ -32,6 +32,7 @@ WHAT = Probe(calibration_tokens=300, bins=4, trim_z=2.5, lags=2, shards=16, mome
 ON_DEVICE = Probe(bins=4, trim_z=2.5, calibration_tokens=300, lags=2, shards=16)
 FEW = Probe(calibration_tokens=300, bins=5, dimensions=9, pairs=20, lags=0)
 BETWEEN = Probe(pairs="between", calibration_tokens=300, bins=4, lags=2, moments=True)
+OF_TOKENS = Probe(variables="tokens", furthest=9, calibration_tokens=300, layers=[0, 2])
 SIZES = (2, 3, 5)
 LOCALLY = {"correction": "panzeri_treves", "p_values": "gamma"}
 
@@ -88,6 +89,9 @@ def whole_runs(model: Any, folder: Path, ranks: Ranks | None = None) -> None:
             ranks=ranks,
             split_by="tokens",
         )
+    # Pairs of tokens, whose tables are never divided.
+    saved = folder / "tokens.state.safetensors"
+    mi_probe.accumulate(model, TEXTS, OF_TOKENS, checkpoint=saved, checkpoint_tokens=700, ranks=ranks)
 
 
 def holds_its_share_alone(state: ProbeState, ranks: Ranks) -> None:
@@ -245,12 +249,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.parametrize("size", SIZES)
 def test_files_of_counts_and_estimates_are_those_of_one_process_byte_for_byte(runs: Path, size: int) -> None:
     one, many = files(runs / "of_1"), files(runs / f"of_{size}")
-    assert len(one) == 17
+    assert len(one) == 18
     assert one.keys() == many.keys()
     assert [name for name, content in one.items() if content != many[name]] == []
     state = ProbeState.load(runs / f"of_{size}" / "given.state.safetensors")
     assert len(state.convergence) >= 3
     assert state.ledger.tokens["counted"] == state.tokens_seen > 2000
+    of_tokens = ProbeState.load(runs / f"of_{size}" / "tokens.state.safetensors").estimate_token_pairs()
+    assert (of_tokens["pairs"] > 1000).all()
 
 
 @pytest.mark.parametrize("name", CHAINS)

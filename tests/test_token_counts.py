@@ -19,7 +19,7 @@ from mi_probe.estimators import estimate_tables
 from mi_probe.footprint import Run, footprint
 from mi_probe.keyed import key_values
 from mi_probe.places import Places
-from mi_probe.tokencounts import TokenCounts, rank_codes, ranks_of, sizes_of_bins
+from mi_probe.tokencounts import OTHERS, TokenCounts, rank_codes, ranks_of, sizes_of_bins
 from mi_probe.tokenkeys import TokenKeys, bands
 
 TEXTS = [f"{k}: " + "the quick brown fox jumps over the lazy dog, and on; " * (1 + k % 3) for k in range(12)]
@@ -342,6 +342,10 @@ def test_memory_and_file_are_as_planned(tiny: Any, tmp_path: Path) -> None:
     assert sum(array.nbytes for array in (counts.tables, counts.cells, counts.tokens)) == TokenCounts.nbytes_for(counts.keys, 16)
     state.save(tmp_path / "state.safetensors")
     planned = footprint(replace(WHAT, about=""), dict.fromkeys(state.streams, 16), Run(tokens=state.tokens_seen))
-    assert planned.total("extras") == 2 * TokenCounts.nbytes_for(counts.keys, 16)
+    binning = state.binnings["resid_post.2"]
+    assert binning.others is not None
+    assert binning.others_from is not None
+    others = (binning.others.nbytes + binning.others_from.nbytes) * OTHERS // len(binning.others)
+    assert planned.total("extras") == 2 * (TokenCounts.nbytes_for(counts.keys, 16) + others)
     assert 0 <= (tmp_path / "state.safetensors").stat().st_size - planned.state_file < 20_000  # edges and header
     assert WHAT.plan(tiny, measure=False).fits
