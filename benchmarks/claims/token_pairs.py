@@ -12,13 +12,21 @@ from numpy.typing import NDArray
 
 import mi_probe
 from claims.size import Size, dependent
-from mi_probe.binning import Binning, auto_bins
+from mi_probe import Binning, JointCounts
+from mi_probe.binning import auto_bins
+from mi_probe.estimators import Estimate, estimate
 from mi_probe.places import Places
 from mi_probe.tokencounts import TokenCounts
 from mi_probe.tokenkeys import TokenKeys
 from mi_probe.tokenpairs import standardised
 
 FURTHEST = 64
+
+
+def estimated(one: NDArray[Any], bins: int) -> Estimate:
+    """From values of one text to plug-in values, chance levels and adjusted values."""
+    values = standardised(one).T
+    return estimate(JointCounts.from_codes(Binning.fit(values, bins=bins).encode(values), bins))
 
 
 def counted(x: NDArray[Any], keys: TokenKeys, binning: Binning, places: Places) -> TokenCounts:
@@ -45,14 +53,17 @@ def table(size: Size) -> Table:
     by_distance = np.searchsorted(keys.bounds[:, 0], np.arange(FURTHEST + 1), side="right") - 1
     near = size.texts * keys.pairs_within(size.tokens)
 
-    def raw(found: mi_probe.PairwiseMI) -> NDArray[Any]:
-        return found.pairs("raw")
+    def raw(found: Any) -> NDArray[Any]:
+        return np.asarray(found.raw if isinstance(found, Estimate) else found.pairs("raw"))
 
     def sums(counts: TokenCounts) -> NDArray[Any]:
         return np.concatenate([counts.tables[:-1].ravel(), counts.cells[:-1].ravel()])
 
-    everything = Side("mi_probe.token_pairs: chance level, corrected value, error too", partial(mi_probe.token_pairs, one))
-    within = Claim(everything, agreeing(close(1e-10), raw), "plug-in values within 1e-10")
+    checked = (agreeing(close(1e-10), raw), "plug-in values within 1e-10")
+    of_text = (
+        Claim(Side("standardised, Binning, JointCounts, estimate: chance level too", partial(estimated, one, bins)), *checked),
+        Claim(Side("mi_probe.token_pairs: all of its columns", partial(mi_probe.token_pairs, one)), *checked),
+    )
     what = f"plug-in MI of all {pairs:,} pairs of tokens of one text, {bins} equal-count bins"
     of_keys = Claim(
         Side("TokenCounts: ranks, codes and counts", partial(counted, x, keys, binning, places)),
@@ -63,7 +74,7 @@ def table(size: Size) -> Table:
         Contest(
             what,
             Side("np.histogram2d of codes, then the sum over cells, pair by pair", partial(peers.mi_of_histograms, codes, bins)),
-            (within,),
+            of_text,
         ),
         Contest(
             what,
@@ -71,7 +82,7 @@ def table(size: Size) -> Table:
                 "NumPy: one product of the one-hot matrix, then sums over all cells at once",
                 partial(peers.mi_of_product, codes, bins),
             ),
-            (within,),
+            of_text,
         ),
         Contest(
             f"counts of {near:,} pairs of tokens of {size.texts} texts by distance",
