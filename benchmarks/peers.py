@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "counts_by_distance",
     "course_loop",
     "ennemi_discrete",
     "ennemi_ksg",
@@ -17,6 +18,8 @@ __all__ = [
     "ksg_of_pairs",
     "ksg_of_targets",
     "ksg_up_to_targets",
+    "mi_of_histograms",
+    "mi_of_product",
     "one_hot_product",
     "search",
     "sum_in_threads",
@@ -66,6 +69,54 @@ def one_hot_product(codes: NDArray[np.uint8], bins: int) -> NDArray[np.float32]:
     """All joint counts as one matrix product, exact up to 2**24 samples; shape (variables * bins,) squared."""
     hot = (codes[:, :, None] == np.arange(bins, dtype=np.uint8)).astype(np.float32).reshape(len(codes), -1)
     return np.asarray(hot.T @ hot)  # of one array: NumPy computes one triangle
+
+
+def mi_of_histograms(codes: NDArray[np.uint8], bins: int) -> Floats:
+    """Plug-in MI: a histogram of the codes of each pair, then the sum over its cells."""
+    edges = np.arange(bins + 1) - 0.5
+    found = []
+    for i, j in _pairs(codes):
+        p = np.histogram2d(codes[:, i], codes[:, j], bins=[edges, edges])[0] / len(codes)
+        independent = p.sum(axis=1, keepdims=True) * p.sum(axis=0)
+        seen = p > 0
+        found.append((p[seen] * np.log(p[seen] / independent[seen])).sum())
+    return np.array(found)
+
+
+def mi_of_product(codes: NDArray[np.uint8], bins: int) -> Floats:
+    """Plug-in MI: all tables by one product, and one logarithm of every cell; the margins are on the product's diagonal."""
+    square, samples = one_hot_product(codes, bins).astype(np.float64), len(codes)
+
+    def plogp(counts: NDArray[Any]) -> NDArray[Any]:
+        p = counts / samples
+        return p * np.log(np.where(p > 0, p, 1.0))
+
+    variables = codes.shape[1]
+    joint = upper(plogp(square).reshape(variables, bins, variables, bins).sum(axis=(1, 3)))
+    single = plogp(np.diag(square)).reshape(variables, bins).sum(axis=1)
+    i, j = np.triu_indices(variables, 1)
+    return np.asarray(joint - single[i] - single[j])
+
+
+def counts_by_distance(codes: NDArray[np.uint8], bins: int, key: NDArray[Any], shards: int) -> NDArray[np.int64]:
+    """Tables of all pairs of tokens of a text, added up by the key of their distance, and sizes of the cells of single ones.
+
+    Codes are of shape (texts, tokens, dimensions); `key` is by distance, up to the furthest. Tables come first, then how many
+    cells hold 0, 1, 2, ... dimensions by key and set of texts, in one row.
+    """
+    most = int(np.bincount(codes[0, 0], minlength=bins).max())
+    tables = np.zeros((key.max() + 1, bins * bins), dtype=np.int64)
+    cells = np.zeros((key.max() + 1, shards, most + 1), dtype=np.int64)
+    later = codes.astype(np.intp)
+    earlier = later * bins
+    for text in range(len(codes)):
+        for distance in range(1, min(len(key), codes.shape[1])):
+            k = key[distance]
+            for first in range(codes.shape[1] - distance):
+                one = np.bincount(earlier[text, first] + later[text, first + distance], minlength=bins * bins)
+                tables[k] += one
+                cells[k, text % shards] += np.bincount(one, minlength=most + 1)
+    return np.concatenate([tables.ravel(), cells.ravel()])
 
 
 def search(x: NDArray[Any], edges: Floats) -> NDArray[np.uint8]:

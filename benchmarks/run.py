@@ -14,7 +14,7 @@ from pathlib import Path
 import machine
 import small_gpt2
 from claim import Table, run
-from claims import Size, counting, estimation, forward, neighbours, one_text, threads
+from claims import Size, counting, estimation, forward, neighbours, one_text, threads, token_pairs
 from measure import how_memory_is_measured
 from results import needs_table, section
 
@@ -26,6 +26,7 @@ TABLES: dict[str, Callable[[Size], Table]] = {
     "counting": counting.table,
     "threads": threads.table,
     "estimation": estimation.table,
+    "token_pairs": token_pairs.table,
 }
 
 ABOUT = """\

@@ -20,7 +20,7 @@ from mi_probe import Binning, JointCounts, Probe, ProbeState
 from mi_probe.estimators import Estimate, estimate
 
 ROOT = Path(__file__).resolve().parents[1]
-CLAIMS = ("one_text", "neighbours", "counting", "threads", "estimation")
+CLAIMS = ("one_text", "neighbours", "counting", "threads", "estimation", "token_pairs")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ _STAND_INS: dict[str, dict[str, Any]] = {
 
 def tiny(bench: SimpleNamespace) -> Any:
     return bench.claims["size"].Size(
-        variables=12, short=94, long=600, some=8, few=6, targets=(5, 8), middle=(80, 9)
+        variables=12, short=94, long=600, some=8, few=6, targets=(5, 8), middle=(80, 9), tokens=20
     )  # fmt: skip
 
 

@@ -159,16 +159,22 @@ def test_pairs_of_tokens_counted_in_shards_merge_to_what_one_run_gives(
 
 
 def test_pairs_of_tokens_are_the_same_for_two_processes_and_after_one_was_killed(
-    tiny_folder: Path, tmp_path: Path, small_blocks: dict[str, str]
+    tiny_folder: Path,
+    tmp_path: Path,
+    small_blocks: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "texts").mkdir()
     for k in range(5):
         (tmp_path / "texts" / f"{k}.txt").write_text(text_of(1600, seed=k))
     what = ["--model", str(tiny_folder), "--text-file", "texts", "--furthest", "3", "--checkpoint-tokens", "1000"]
     saved = {name: tmp_path / name / "state.safetensors" for name in ("whole", "two")}
-    one = started(1, tmp_path, small_blocks, *what, "--out", "whole", recipe="distance_over_corpus")
-    said, error = one.communicate()
-    assert one.returncode == 0, error
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(corpus, "_PIECE", 1 << 13)
+    monkeypatch.setattr(corpus, "_BLOCK", 1 << 13)
+    call("run", "distance_over_corpus", "--layers", "0", "-1", *what, "--out", "whole")
+    said = capsys.readouterr().out
 
     run = started(2, tmp_path, small_blocks, *what, "--out", "two", recipe="distance_over_corpus")
     wait_for(saved["two"], run)

@@ -26,6 +26,8 @@ class Size:
         Variables that scikit-learn is timed on, as targets of a regression.
     middle : tuple of int
         Samples and variables of the second nearest-neighbour row.
+    tokens, texts : int
+        Tokens of each text of which the pairs are counted, and how many texts.
     """
 
     variables: int = 768
@@ -35,6 +37,8 @@ class Size:
     few: int = 10
     targets: tuple[int, ...] = (255, 511)
     middle: tuple[int, int] = (1000, 96)
+    tokens: int = 112
+    texts: int = 4
 
     @property
     def pairs(self) -> int:
