@@ -248,7 +248,7 @@ class AttachedProbe(ProbeState):
     def labels(self) -> Any:
         """The number of each token's label, shape (batch, position), for the next forward pass; set it before each.
 
-        For probes that count pairs of tokens by label. -1, or any token that does not count, has none.
+        A pass uses them up, even one that fails; one within `pause` does not. For probes that count pairs of tokens by label. -1, or any token that does not count, has none.
         """
         return self._labels
 
@@ -503,6 +503,8 @@ class AttachedProbe(ProbeState):
             if refused is not None or batch.choice is None:
                 tokens = 0 if run.tokens is None else run.tokens.numel()
                 self.ledger.enter_uncounted(refused or NO_TOKENS, tokens)
+                if refused != PAUSED:
+                    self._labels = None  # they were of this pass: the next one has its own
             else:
                 size = batch.choice.shape[0] * batch.choice.shape[1]
                 try:
