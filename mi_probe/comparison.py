@@ -544,7 +544,7 @@ def reach(table: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     InputError
-        The pairs are not counted by distance.
+        The pairs are not counted by distance, or there is none.
 
     Examples
     --------
@@ -559,7 +559,9 @@ def reach(table: pd.DataFrame) -> pd.DataFrame:
     rows = {}
     for name, part in table.groupby("point", sort=False):
         near = part[part["key"] != "unrelated"]
-        if near["first"].isna().any() or near.empty:
+        if near.empty:
+            raise InputError(f"there is no pair of tokens at {name}: it takes a text in which two tokens count, near each other.")
+        if near["first"].isna().any() or table.attrs.get("by", "distance") != "distance":
             raise InputError(f"the pairs of tokens at {name} are not counted by distance: take Probe(variables='tokens').")
         far = part[part["key"] == "unrelated"].iloc[0]
         above = (near["mi"] - far["mi"] > 2 * np.hypot(near["se"], far["se"])).to_numpy()

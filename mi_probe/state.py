@@ -410,7 +410,9 @@ class ProbeState:
             counts = stream.read().tokens if stream.n else None
             if counts is not None:
                 tables[name] = keyed_table(counts, units=units)
-        return pandas.concat(tables, names=["point", None]).reset_index("point").reset_index(drop=True)
+        table = pandas.concat(tables, names=["point", None]).reset_index("point").reset_index(drop=True)
+        table.attrs["by"] = self.probe.by  # distances and positions look alike
+        return table
 
     def require_some(self, *, stacklevel: int = 4) -> None:
         """Raise `InputError` unless a hook point has seen a token, and warn of those that have not."""

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import mi_probe
-from mi_probe import cli
+from mi_probe import Probe, ProbeState, cli
 from mi_probe.comparison import against_unrelated, reach
 from mi_probe.errors import InputError, MIProbeError
 
@@ -55,6 +55,12 @@ def test_reach_is_not_known_without_other_texts_and_not_asked_of_labels() -> Non
     assert np.isnan(reach(table).loc["p", "reach"])
     with pytest.raises(InputError, match="not counted by distance"):
         reach(table.assign(key=["word, word", "unrelated"], first=np.nan))
+    with pytest.raises(InputError, match="there is no pair of tokens at p"):
+        reach(table[table.key == "unrelated"])
+    state = ProbeState(Probe(variables="tokens", by="position", bins=2, skip_special=False))
+    state.update("x", np.random.default_rng(0).standard_normal((20, 16)))
+    with pytest.raises(InputError, match="at x are not counted by distance"):
+        reach(state.estimate_token_pairs())
 
 
 def test_token_pairs_writes_what_it_says(coffee: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,3 +161,12 @@ def test_distance_over_corpus_takes_hook_points_from_any_probe_of_equal_count_bi
     with pytest.raises(MIProbeError, match="method and variables = 'tokens' do not go together"):
         run(*common, str(tmp_path / "b"), "--probe", "course_histogram")
     assert not (tmp_path / "b").exists()
+
+
+def test_distance_over_corpus_of_texts_without_a_pair_writes_no_table(tiny_folder: Path, tmp_path: Path) -> None:
+    text = tmp_path / "one.txt"
+    text.write_text("a")
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="there is no pair of tokens at hidden_states"):
+        run("run", "distance_over_corpus", "--model", str(tiny_folder), "--text-file", str(text), "--out", str(out))
+    assert [path.name for path in out.iterdir()] == ["state.safetensors"]
