@@ -507,5 +507,7 @@ def _tokenised(words: str, model: Any) -> tuple[list[int], list[int], NDArray[np
     else:  # it does not tell: where the text ends that the first k tokens stand for
         ids = list(tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"])
         ends = [min(len(tokenizer.decode(ids[:k], clean_up_tokenization_spaces=False)), len(words)) for k in range(len(ids) + 1)]
-        spans = np.stack([ends[:-1], ends[1:]], axis=1) if ids else np.zeros((0, 2), dtype=np.int64)
+        last = np.array(ends[1:], dtype=np.int64)
+        # Tokens of one character, each a byte or two, all have its place.
+        spans = np.stack([np.array(ends, dtype=np.int64)[np.searchsorted(last, last)], last], axis=1)
     return front, ids, spans

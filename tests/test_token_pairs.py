@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,31 @@ def test_a_word_of_several_tokens_is_where_it_ends(tiny: Any) -> None:
     ends = umlaut.select("süß")
     assert [umlaut.text[: umlaut.spans[k, 1]] for k in ends] == ["süß", "süß und süß"]
     assert umlaut.positions[ends].tolist() == [4, 14]  # the second byte: the first has not seen the letter
+
+
+def test_a_tokenizer_that_does_not_tell_places_finds_the_same(tiny: Any) -> None:
+    from mi_probe.reading import _tokenised
+
+    class Slow:  # what a tokenizer without offsets has of the fast one
+        is_fast = False
+        bos_token_id = 0
+
+        def __call__(self, words: str, **how: Any) -> Any:
+            return tiny.tokenizer(words, add_special_tokens=False)
+
+        def decode(self, ids: list[int], **how: Any) -> str:
+            return str(tiny.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+    for text in (
+        "tea and  tea",
+        "süß\r\n\tund süß",
+        "\N{WOMAN} \N{HOT BEVERAGE}\N{VARIATION SELECTOR-16} $5",
+        "\u05e9\u05dc\u05d5\u05dd",
+        "",
+    ):
+        found, expected = _tokenised(text, SimpleNamespace(tokenizer=Slow())), _tokenised(text, tiny)
+        assert found[:2] == expected[:2]
+        np.testing.assert_array_equal(found[2], expected[2])
 
 
 def test_what_is_not_there_is_named(coffee: Any, reading: mi_probe.Reading) -> None:
