@@ -498,7 +498,7 @@ def against_unrelated(result: MIResult, unrelated: MIResult) -> pd.DataFrame:
     Raises
     ------
     InputError
-        The hook points differ.
+        The hook points differ, or no pair has an estimate.
 
     Examples
     --------
@@ -515,6 +515,11 @@ def against_unrelated(result: MIResult, unrelated: MIResult) -> pd.DataFrame:
     rows = {}
     for name, point in result.items():
         mi, null = (values[np.isfinite(values)] for values in (point.pairs(), unrelated[name].pairs()))
+        if not len(mi) or not len(null):
+            raise InputError(
+                f"at {name} no pair of {'the text' if not len(mi) else 'unrelated tokens'} has an estimate: dimensions that do "
+                "not vary over the tokens that they are standardised by tell nothing. Take more text."
+            )
         above = len(null) - np.searchsorted(np.sort(null), mi, side="left")
         p = (1 + above) / (1 + len(null))
         rows[name] = {

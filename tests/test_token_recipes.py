@@ -116,6 +116,8 @@ def test_token_pairs_takes_some_tokens_and_as_much_of_a_long_text_as_fits(
         (["--text", "x"], "a pair takes two tokens, and 'text' has 1 of those asked for: 0 x"),
         (["--text", "tea and toast", "--map-at", "hidden_states.9"], "hidden_states.9"),
         (["--text", "tea and toast", "--part", "toast and tea"], "does not occur in 'text', word for word"),
+        (["--text", "tea and toast", "--max-tokens", "0"], "max_tokens must be at least 1, or 'context'; got 0"),
+        (["--text", "tea and toast", "--others", "{folder}/one.txt"], "no pair of the text has an estimate.*Take more text"),
         (["--text-file", "{folder}"], r"measures within one text, and there are several: 'a.txt', 'b.txt'"),
     ],
 )
@@ -124,6 +126,8 @@ def test_token_pairs_says_what_is_wrong_and_writes_nothing(
 ) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.txt").write_text("some text")
+    if "{folder}/one.txt" in options:
+        (tmp_path / "one.txt").write_text("a")
     words = [option.format(folder=tmp_path) for option in options]
     with pytest.raises(MIProbeError, match=message):
         run("run", "token_pairs", "--model", str(tiny_folder), "--out", str(tmp_path / "out"), *words)
