@@ -410,7 +410,9 @@ class ProbeState:
             counts = stream.read().tokens if stream.n else None
             if counts is not None:
                 tables[name] = keyed_table(counts, units=units)
-        return pandas.concat(tables, names=["point", None]).reset_index("point").reset_index(drop=True)
+        table = pandas.concat(tables, names=["point", None]).reset_index("point").reset_index(drop=True)
+        table.attrs["by"] = self.probe.by  # distances and positions look alike
+        return table
 
     def require_some(self, *, stacklevel: int = 4) -> None:
         """Raise `InputError` unless a hook point has seen a token, and warn of those that have not."""
@@ -726,7 +728,7 @@ def checked_labels(given: ArrayLike, shape: tuple[int, ...], probe: Probe, what:
     """
     labels = _fitting(given, shape, what)
     most = len(probe.labels) - 1
-    if labels.dtype.kind not in "iu" or labels.min(initial=0) < -1 or labels.max(initial=-1) > most:
+    if labels.dtype.kind not in "iu" or (labels.size and not -1 <= int(labels.min()) <= int(labels.max()) <= most):
         known = ", ".join(f"{number} ({name})" for number, name in enumerate(probe.labels)) or "none: the probe has no labels"
         got = f"{labels.dtype}, {labels.min()} to {labels.max()}" if labels.size else str(labels.dtype)
         raise InputError(f"{what} must be whole numbers, -1 for none or one of {known}; got {got}.")
@@ -810,7 +812,10 @@ def _as_json(value: Any) -> str:
 
 def _fitting(values: ArrayLike, shape: tuple[int, ...], what: str) -> NDArray[Any]:
     given: Any = values
-    array = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    try:
+        array = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    except (TypeError, ValueError) as error:  # rows of several lengths, or a type that NumPy does not have
+        raise InputError(f"{what} must be an array of shape {shape}: {error}.") from error
     if array.shape != shape:
         raise InputError(f"{what} must have shape {shape}; got {array.shape}.")
     return array
