@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mi_probe.binning import Binning
 from mi_probe.errors import HookPointError, InputError, MemoryRefusedError
 from mi_probe.footprint import Run, refuse_unless_device_has_room, refuse_unless_it_fits
+from mi_probe.given import checked_labels, require_labels
 from mi_probe.hooks.arguments import has_own_numbers
 from mi_probe.hooks.batch import Batch, CountOn, misfit_of, rows_of
 from mi_probe.hooks.facts import describe_model, has_dropout, weights_stand_for_others
@@ -54,7 +55,7 @@ from mi_probe.outbox import Outbox
 from mi_probe.pointcounts import PointCounts
 from mi_probe.probe import Probe
 from mi_probe.shares import Share
-from mi_probe.state import FOUND_IN_WEIGHTS, SAME_MODEL, ProbeState, checked_labels, require_labels
+from mi_probe.state import FOUND_IN_WEIGHTS, SAME_MODEL, ProbeState
 from mi_probe.stream import PointStream, Prepared
 from mi_probe.subset import Width
 from mi_probe.tokens import Choice, choose
