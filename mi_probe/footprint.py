@@ -234,8 +234,9 @@ def _at(
 
 
 def _columns_waiting(width: Width, variables: int, probe: Probe, most_variables: int | None) -> int:
-    """By variance, as dimensions are chosen unless one says otherwise, the rows of all of them wait."""
+    """By variance, as dimensions are chosen unless one says otherwise, the rows of all of them wait; so do those of tokens."""
     by_variance = probe.subset.by_variance or (most_variables is not None and probe.dimensions is None)
+    by_variance |= probe.variables == "tokens"
     return columns_of(width) if by_variance else variables
 
 

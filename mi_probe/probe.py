@@ -94,7 +94,7 @@ class Probe:
         0: not at all.
     shards : int
         Deal documents out among this many sets of counts, 16 or more, for standard errors that allow for the resemblance of
-        tokens within a document (`shard_se`). Memory grows as many times. 0: none.
+        tokens within a document (`shard_se`). Memory grows as many times. 0: none. Pairs of tokens have 16 in any case.
     swap : bool
         Count across documents, too: the first variable in one and the second in another, at the same positions. What they share
         is due to position and to being text at all (`swap`). Twice the memory, three times the counting.

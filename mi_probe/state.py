@@ -381,7 +381,7 @@ class ProbeState:
         Warns
         -----
         MIProbeWarning
-            Hook points that have seen no token are left out.
+            Hook points that have seen no token are left out; tokens with a value that is not finite are in no pair.
 
         Raises
         ------
@@ -409,6 +409,13 @@ class ProbeState:
         for name, stream in self._started().items():
             counts = stream.read().tokens if stream.n else None
             if counts is not None:
+                seen, left_out = counts.tokens.tolist()
+                if left_out:
+                    warnings.warn(
+                        f"{left_out:,} of {seen:,} tokens at '{name}' are in no pair: a value of theirs was not finite.",
+                        MIProbeWarning,
+                        stacklevel=3,
+                    )
                 tables[name] = keyed_table(counts, units=units)
         table = pandas.concat(tables, names=["point", None]).reset_index("point").reset_index(drop=True)
         table.attrs["by"] = self.probe.by  # distances and positions look alike

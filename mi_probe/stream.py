@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mi_probe.binning import Binning, Side, auto_bins
+from mi_probe.binning import Binning, Side, auto_bins, mean_and_sd
 from mi_probe.errors import InputError
 from mi_probe.places import Places
 from mi_probe.pointcounts import PointCounts
 from mi_probe.probe import CORPUS_BINS, Probe
 from mi_probe.subset import Width, columns_of, most_variable
-from mi_probe.tokencounts import OTHERS, ranks_of
+from mi_probe.tokencounts import OTHERS, ranks_of, require_dimensions
 
 __all__ = ["PointStream", "Prepared", "fit_edges"]
 
@@ -55,9 +55,9 @@ def fit_edges(
            [10, 10, 10, 10]])
     """
     sample, bins = rows[: probe.calibration_tokens], probe.bins
-    if bins == "auto" and probe.variables == "tokens":
-        bins = auto_bins(probe.subset.size(width)[0])  # of the values of a token, whose bins matter here
-    elif bins == "auto":
+    if probe.variables == "tokens":
+        return _edges_of_tokens(probe, sample, columns_of(width), np.arange(len(rows)) if documents is None else documents)
+    if bins == "auto":
         bins = CORPUS_BINS if len(sample) >= probe.calibration_tokens else auto_bins(len(sample))
     columns = probe.subset.columns(width)
     if probe.subset.by_variance and isinstance(probe.dimensions, int):
@@ -68,19 +68,36 @@ def fit_edges(
     binning = Binning.fit(sample, method=probe.method, bins=bins, trim_z=probe.trim_z)
     sides = tuple(map(Side, between, width)) if between and isinstance(width, tuple) else ()
     counted = binning.counted(binning.encode(sample))
-    binning = replace(binning, dimensions=columns, width=columns_of(width), sides=sides, sample=counted)
-    if probe.variables == "tokens":
-        others = _others(binning, sample, np.arange(len(rows)) if documents is None else documents)
-        binning = replace(binning, others=others[0], others_from=others[1])
-    return binning
+    return replace(binning, dimensions=columns, width=columns_of(width), sides=sides, sample=counted)
 
 
-def _others(binning: Binning, sample: Rows, documents: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
-    """Some tokens of the sample, spread evenly over it, and their documents."""
-    whole = np.flatnonzero(np.isfinite(sample).all(axis=1))
+def _edges_of_tokens(probe: Probe, sample: Rows, width: int, documents: NDArray[np.int64]) -> Binning:
+    """Of all dimensions that were asked for and vary: one that does not would stand at the same place in every token.
+
+    With some tokens of the sample, spread evenly over it, and their documents.
+    """
+    if probe.subset.by_variance and isinstance(probe.dimensions, int):
+        columns = most_variable(sample, probe.dimensions)
+    else:
+        asked = probe.subset.columns(width)
+        columns = np.arange(width) if asked is None else asked
+    _, sd = mean_and_sd(np.where(np.isfinite(sample), sample, sample.dtype.type(np.nan)))
+    columns = columns[sd[columns] > 0]
+    assert probe.extras.tokens is not None  # it is of pairs of tokens
+    bins = require_dimensions(len(columns), probe.extras.tokens)
+    rows = sample.take(columns, axis=1)
+    binning = Binning.fit(rows, method=probe.method, bins=bins)
+    whole = np.flatnonzero(np.isfinite(rows).all(axis=1))
     chosen = whole[np.unique(np.linspace(0, len(whole) - 1, OTHERS).round().astype(np.intp))] if len(whole) else whole
     assert binning.frame is not None  # it was fitted just now
-    return ranks_of(sample[chosen], *binning.frame.T), documents[chosen]
+    return replace(
+        binning,
+        dimensions=columns,
+        width=width,
+        sample=binning.counted(binning.encode(rows)),
+        others=ranks_of(rows[chosen], *binning.frame.T),
+        others_from=documents[chosen],
+    )
 
 
 class Prepared(NamedTuple):
@@ -202,6 +219,8 @@ class PointStream:
         if self._frozen is not None:
             return _coded(self._frozen, rows, side)
         columns = self.probe.subset.columns(width)
+        if self.probe.variables == "tokens":
+            columns = None  # which of those vary will be seen
         if not isinstance(rows, np.ndarray):
             own = rows.clone() if columns is None else rows[:, columns.tolist()]
         else:

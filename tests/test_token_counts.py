@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import mi_probe
-from mi_probe import Binning, Edges, Probe, ProbeState
+from mi_probe import Binning, Edges, MIProbeWarning, Probe, ProbeState
 from mi_probe.errors import HookPointError, InputError, MergeError, ProbeError, Stopped, StoreError
 from mi_probe.estimators import estimate_tables
 from mi_probe.footprint import Run, footprint
@@ -360,6 +360,58 @@ def test_the_error_of_unrelated_pairs_allows_for_the_tokens_that_all_are_compare
         found.append((row["mi"], row["se"]))
     mi, se = np.array(found).T
     assert 0.7 < mi.std() / np.sqrt((se**2).mean()) < 1.4  # from documents alone it is 2.4
+
+
+def test_dimensions_that_do_not_vary_are_in_no_pair_with_edges_of_its_own_and_given_ones() -> None:
+    rng = np.random.default_rng(7)
+    texts = [rng.standard_normal((20, 40)) for _ in range(8)]
+    dead = [3, 17, 18, 39]
+    what = Probe(variables="tokens", furthest=2, bins=4, calibration_tokens=100, skip_first=0, skip_special=False)
+    alone, among = ProbeState(what), ProbeState(what)
+    for x in texts:
+        among.update("x", x)
+        with_dead = np.insert(x, [3, 16, 16, 36], 5.0, axis=1)
+        assert (with_dead[:, dead] == 5.0).all()
+        alone.update("x", with_dead)
+    kept = alone.binnings["x"].dimensions
+    assert kept is not None
+    assert kept.tolist() == [k for k in range(44) if k not in dead]
+    for one, other in zip(counts_of(alone, "x").SUMS, counts_of(among, "x").SUMS, strict=True):
+        np.testing.assert_array_equal(getattr(counts_of(alone, "x"), one), getattr(counts_of(among, "x"), other))
+    by_list = ProbeState(replace(what, dimensions=range(2, 30)))
+    by_list.update("x", np.concatenate([np.insert(x, [3, 16, 16, 36], 5.0, axis=1) for x in texts]))
+    assert by_list.binnings["x"].names == tuple(str(k) for k in range(2, 30) if k not in dead)
+    nothing = ProbeState(what)
+    with pytest.raises(InputError, match="the 0 dimensions of a token cannot be cut into 4 bins"):
+        nothing.update("x", np.ones((100, 40)))
+
+
+def test_edges_are_taken_whatever_varies_and_refused_for_dimensions_that_were_not_asked_for(tiny: Any) -> None:
+    what = replace(WHAT, dimensions=(1, 2, 5, 6, 7, 8, 9, 11, 12, 13))
+    edges = mi_probe.calibrate(tiny, TEXTS, what)
+    assert same(mi_probe.accumulate(tiny, TEXTS, what, edges=edges), mi_probe.accumulate(tiny, TEXTS, WHAT, edges=edges))
+    with pytest.raises(HookPointError, match="for other dimensions than the probe asks for"):
+        mi_probe.attach(tiny, replace(what, dimensions=range(8)), edges=edges)
+
+
+def test_tokens_with_a_value_that_is_not_finite_are_told_of() -> None:
+    state = ProbeState(replace(WHAT, skip_first=0, skip_special=False))
+    x = np.random.default_rng(8).standard_normal((60, 16))
+    x[4, 2] = np.inf
+    state.update("x", x)
+    with pytest.warns(MIProbeWarning, match="1 of 60 tokens at 'x' are in no pair"):
+        table = state.estimate_token_pairs()
+    assert table["pairs"].iloc[0] == 57  # neither with the one before nor with the one behind
+
+
+def test_tokens_that_a_generation_adds_have_no_label(tiny: Any) -> None:
+    what = replace(WHAT, by="label", labels=("letter", "blank"))
+    tokens = tiny.to_tokens("a b c d e f", prepend_bos=True)
+    with mi_probe.attach(tiny, what) as probe:
+        probe.labels = (tokens == tokens[0, 2]).long()
+        tiny.generate(tokens, max_new_tokens=3, verbose=False, do_sample=False)
+    assert probe.tokens_seen > 10
+    assert probe.status().passes["counted"] >= 3
 
 
 def test_without_another_text_there_is_nothing_to_compare_with() -> None:

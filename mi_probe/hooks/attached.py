@@ -510,7 +510,7 @@ class AttachedProbe(ProbeState):
             else:
                 size = batch.choice.shape[0] * batch.choice.shape[1]
                 try:
-                    labels = self._labels_of(batch.choice)
+                    labels = self._labels_of(run, batch.choice)
                 except InputError:
                     self.ledger.enter_uncounted(NO_LABELS, size)
                     raise
@@ -588,10 +588,12 @@ class AttachedProbe(ProbeState):
             known = run.generation.documents[self] = self._new_documents("", rows)
         return known
 
-    def _labels_of(self, choice: Choice) -> NDArray[np.int64] | None:
-        """Labels of all tokens of a pass, which are used up."""
+    def _labels_of(self, run: Pass, choice: Choice) -> NDArray[np.int64] | None:
+        """Labels of all tokens of a pass, which are used up; a token that a generation adds has none."""
         given, self._labels = self._labels, None
         rows, positions = choice.shape
+        if given is None and run.generation is not None and positions == 1:
+            return np.full(choice.shape, -1, dtype=np.int64)
         shape = (positions,) if rows == 1 and _is_flat(given) else choice.shape
         labels = None if given is None else checked_labels(given, shape, self.probe, "the labels of this forward pass")
         require_labels(self.probe, labels)

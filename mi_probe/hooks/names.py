@@ -343,11 +343,30 @@ def with_edges(probe: Probe, keys: list[str], edges: Mapping[str, Binning]) -> P
         if key not in edges or key not in keys:
             where = "the probe does not measure it" if key in edges else "the probe measures it, but it has no edges"
             raise HookPointError(f"edges and probe differ at '{key}': {where}{nearest(key, edges if key in keys else keys)}.")
+    if probe.variables == "tokens":  # whose bins are its own, and whose dimensions those that vary
+        for key, binning in edges.items():
+            _require_asked(probe, key, binning)
+        return probe
     kinds = {(binning.method, binning.bins) for binning in edges.values()}
     if len(kinds) > 1:
         raise HookPointError(f"edges must have one method and one number of bins; got {sorted(kinds)}.")
     method, bins = kinds.pop()
     return replace(probe, method=method, bins=bins, dimensions=_dimensions_of(probe, edges))
+
+
+def _require_asked(probe: Probe, key: str, binning: Binning) -> None:
+    """Raise unless the dimensions of some edges are among those that the probe asks for, where it says which."""
+    try:
+        asked = probe.subset.columns(binning.width)
+    except InputError as error:
+        raise HookPointError(f"the edges of '{key}' are not for this probe: {error}") from None
+    columns = np.arange(binning.width) if binning.dimensions is None else binning.dimensions
+    too_many = probe.subset.by_variance and isinstance(probe.dimensions, int) and len(columns) > probe.dimensions
+    if too_many or (asked is not None and not np.isin(columns, asked).all()):
+        raise HookPointError(
+            f"the edges of '{key}' are for other dimensions than the probe asks for: fit edges with this probe, or leave its "
+            "dimensions out."
+        )
 
 
 def _dimensions_of(probe: Probe, edges: Mapping[str, Binning]) -> Dimensions:
