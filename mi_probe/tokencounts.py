@@ -161,7 +161,7 @@ class TokenCounts:
         Examples
         --------
         >>> TokenCounts.moment_nbytes_for(TokenKeys(), variables=768, tokens=1024, pairs=1024 * 64, itemsize=4)
-        36175872
+        35592192
         """
         bins = auto_bins(variables) if keys.bins == "auto" else keys.bins
         values = tokens * variables
