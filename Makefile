@@ -39,6 +39,7 @@ measured: $(STAMP)
 	$(BIN)/python benchmarks/correction_errors.py --out docs/measured/corrections.md
 	$(BIN)/python benchmarks/continuous_accuracy.py --slopes > docs/measured/continuous.md
 	$(BIN)/python benchmarks/false_positives.py > docs/measured/false_positives.md
+	$(BIN)/python benchmarks/course.py > docs/measured/course.md
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

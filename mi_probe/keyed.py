@@ -32,7 +32,9 @@ def key_values(counts: TokenCounts) -> dict[str, NDArray[Any]]:
 
     and all pairs have the same chance level and the same entropy, so that the adjusted value of the mean is the mean of the
     adjusted values. The standard error is the jackknife over shards of documents (as in `mi_probe.shards`, without its last
-    factor: a mean over pairs is not quadratic in the noise).
+    factor: a mean over pairs is not quadratic in the noise). Unrelated pairs share not only documents but also the tokens of the
+    calibration that all are compared with: their variance is that over the former, and over the latter, less that over both at
+    once (Cameron, Gelbach and Miller 2011, J. Business & Economic Statistics 29:238).
 
     Returns
     -------
@@ -54,26 +56,44 @@ def key_values(counts: TokenCounts) -> dict[str, NDArray[Any]]:
     >>> bool(0.9 < mi[0] < 1.1 and abs(mi[1]) < 0.02)  # ln 8 for half of the neighbours, nothing for those further apart
     True
     """
-    pairs = counts.cells.sum(axis=2) / counts.bins**2  # by shard
-    by_size = counts.cells.sum(axis=1)
-    raw = _raw(counts, by_size, pairs.sum(axis=1))
     level = float(chance_level(counts.margins[None])[0, 0])
     room = float(entropy(counts.margins[None])[0])
 
     def adjusted(values: Values) -> Values:
         return adjust(values, np.full_like(values, level), np.full_like(values, room))
 
-    rest = _raw(counts, by_size[:, None] - counts.cells, pairs.sum(axis=1, keepdims=True) - pairs)
-    used = pairs > 0
-    shards = used.sum(axis=1)
-    moved = np.where(used, adjusted(rest) - adjusted(raw)[:, None], 0.0)
-    centred = np.where(used, moved - (moved.sum(axis=1) / np.maximum(shards, 1))[:, None], 0.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        se = np.sqrt((centred**2).sum(axis=1) * (shards - 1) / shards)
-    se = np.where(shards >= 2, se, np.nan)
+    def jackknife(cells: NDArray[np.int64]) -> tuple[Values, NDArray[np.int64]]:
+        """Standard error, and the number of shards that it is from; cells have the shape (keys, shards, sizes)."""
+        pairs = cells.sum(axis=2)
+        used = pairs > 0
+        rest = adjusted(_raw(counts, cells.sum(axis=1, keepdims=True) - cells))
+        shards = used.sum(axis=1)
+        centre = np.where(used, rest, 0.0).sum(axis=1) / np.maximum(shards, 1)
+        moved = np.where(used, rest - centre[:, None], 0.0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            se = np.sqrt((moved**2).sum(axis=1) * (shards - 1) / shards)
+        return np.where(shards >= 2, se, np.nan), shards
+
+    raw = _raw(counts, counts.cells.sum(axis=1))
+    se, shards = jackknife(counts.cells)
+    both = counts.by_other.reshape(1, -1, counts.by_other.shape[-1])
+    of_others, of_both = (jackknife(cells)[0][0] ** 2 for cells in (counts.by_other.sum(axis=0)[None], both))
+    of_documents = se[-1] ** 2
+    se[-1] = np.sqrt(np.fmax(of_documents + of_others - of_both, np.fmax(of_documents, of_others)))
     together = estimate_tables(counts.tables)[0]
     chance = np.full(len(raw), level)
     return {"mi": adjusted(raw), "se": se, "shards": shards, "raw": raw, "chance": chance, "together": together}
+
+
+def _raw(counts: TokenCounts, cells: NDArray[np.int64]) -> Values:
+    """Mean plug-in MI of pairs, given how many of their cells hold 0, 1, 2, ... dimensions, shape (..., sizes)."""
+    sizes = np.arange(cells.shape[-1])
+    pairs = cells.sum(axis=-1) / counts.bins**2
+    of_margins = 2 * xlogy(counts.margins, counts.margins).sum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        of_cells = (cells * xlogy(sizes, sizes)).sum(axis=-1) / pairs
+    d = counts.variables
+    return np.asarray(np.where(pairs > 0, (of_cells - of_margins + xlogy(d, d)) / d, np.nan))
 
 
 def keyed_nbytes_for(keys: TokenKeys, variables: int) -> tuple[int, int]:
@@ -84,18 +104,9 @@ def keyed_nbytes_for(keys: TokenKeys, variables: int) -> tuple[int, int]:
     >>> keyed_nbytes_for(TokenKeys(), 768)
     (1680, 2300000)
     """
-    # Measured: the chance level takes the first, and steps of the standard errors the second.
-    return 8 * 10 * len(keys.names), max(2_300_000, 5 * TokenCounts.nbytes_for(keys, variables) // 2)
-
-
-def _raw(counts: TokenCounts, cells: NDArray[np.int64], pairs: Values) -> Values:
-    """Mean plug-in MI of pairs, given how many of their cells hold 0, 1, 2, ... dimensions, shape (..., sizes)."""
-    sizes = np.arange(cells.shape[-1])
-    of_margins = 2 * xlogy(counts.margins, counts.margins).sum()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        of_cells = (cells * xlogy(sizes, sizes)).sum(axis=-1) / pairs
-    d = counts.variables
-    return np.asarray(np.where(pairs > 0, (of_cells - of_margins + xlogy(d, d)) / d, np.nan))
+    # Measured: the chance level takes the first; steps of the larger standard errors, by key or unrelated, the second.
+    at_once = TokenCounts.nbytes_for(keys, variables) * max(len(keys.names), keys.shards) / (len(keys.names) + keys.shards)
+    return 8 * 10 * len(keys.names), max(2_300_000, int(2.5 * at_once))
 
 
 def keyed_table(counts: TokenCounts, *, units: Units = "nats") -> pandas.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -99,25 +100,29 @@ class Texts:
         return corpus.shuffled(self.seed) if self.shuffle else corpus
 
     def document(self) -> Document:
-        """The text, where there is to be one only.
+        """The one text that there is, for what is measured within a text.
 
         Raises
         ------
         InputError
-            There are several, or none.
+            There are several, or none; or as for `corpus`.
 
         Examples
         --------
         >>> Texts().document().name
         'turkish_coffee'
         """
-        from itertools import islice
-
-        found = list(islice(self.corpus().documents(), 2))
-        if len(found) != 1:
-            names = f"'{found[0].name}', '{found[1].name}'{' and maybe more' if len(found) > 1 else ''}" if found else "none"
-            raise InputError(f"this is about one text; got {names}. Name one, with --text or --text-file FILE.")
-        return found[0]
+        corpus = self.corpus()
+        first = list(islice(corpus.documents(), 2))
+        if not first:
+            raise InputError(f"{corpus.name} has no text.")
+        if len(first) > 1:
+            names = ", ".join(f"'{document.name}'" for document in first)
+            raise InputError(
+                f"this measures within one text, and there are several: {names} to begin with. Name one file with --text-file, "
+                "or give --text."
+            )
+        return first[0]
 
     def words(self) -> list[str]:
         """The same options, to be typed again."""

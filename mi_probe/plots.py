@@ -21,7 +21,15 @@ from mi_probe.marks import label as _label
 from mi_probe.pointresult import PairwiseMI
 from mi_probe.relation_plots import mi_against_correlation, mi_and_covariance
 from mi_probe.result import MIResult, as_result
-from mi_probe.token_plots import against_distance, laminar, over_distance, token_depth, token_map, token_maps
+from mi_probe.token_plots import (
+    against_distance,
+    against_neighbours,
+    laminar,
+    over_distance,
+    token_depth,
+    token_map,
+    token_maps,
+)
 from mi_probe.units import Units, per_nat
 
 if TYPE_CHECKING:
@@ -31,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "against_distance",
+    "against_neighbours",
     "depth_profile",
     "distributions",
     "fading",

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mi_probe.binning import mean_and_sd
+from mi_probe.binning import Binning, mean_and_sd
 from mi_probe.corpus import Document
 from mi_probe.errors import InputError, nearest
 from mi_probe.hooks import attach
+from mi_probe.neighbours import NeighbourMI, ksg
 from mi_probe.probe import Probe, load_probe
 from mi_probe.result import MIResult
 from mi_probe.tokenpairs import Standard, standardised, token_pairs
@@ -211,17 +212,61 @@ class Reading:
         >>> reading.token_pairs(reading.select("coffee"))
         MIResult(2 hook points: hidden_states.0, hidden_states.12)
         """
-        chosen = np.arange(len(self.tokens)) if which is None else np.asarray(which, dtype=np.intp)
-        names = [self.names[k] for k in chosen]
-        if len(chosen) < 2:
-            raise InputError(
-                f"a pair takes two tokens, and '{self.name}' has {len(names)} of those asked for: {', '.join(names) or 'none'}."
-            )
+        chosen, names = self._two_or_more(which)
         points = {
             key: token_pairs(self._standardised(key, standard)[chosen], standard="none", names=names, **options)
             for key in self.values
         }
         return MIResult(points, self._about())
+
+    def neighbour_pairs(
+        self,
+        which: NDArray[np.intp] | None = None,
+        *,
+        standard: Mapping[str, Standard] | None = None,
+        trim_z: float | None = None,
+        **options: Any,
+    ) -> dict[str, NeighbourMI]:
+        """The pairs of `token_pairs` once more, by nearest neighbours: an estimate without bins, to hold that of bins to.
+
+        Parameters
+        ----------
+        which : array of int, optional
+            Of `select`; all by default.
+        standard : mapping of hook point -> Binning, optional
+            As for `token_pairs`.
+        trim_z : float, optional
+            Leave out dimensions further than this many standard deviations from the mean of their token: the very ones that
+            `token_pairs` leaves out.
+        **options
+            Of `mi_probe.ksg`: k, seed.
+
+        Returns
+        -------
+        dict of str -> NeighbourMI
+            By hook point; pairs in the order of `token_pairs`.
+
+        Raises
+        ------
+        InputError
+            There are fewer than two tokens.
+
+        Examples
+        --------
+        >>> import mi_probe
+        >>> reading = read_text(mi_probe.load_model("coffee-gpt2"), mi_probe.sample_text(), hooks="attn_out")
+        >>> reading.neighbour_pairs(reading.select("coffee"), trim_z=4)["attn_out.3"]
+        NeighbourMI(7 variables, 21 pairs, 128 samples, k=3)
+        """
+        chosen, names = self._two_or_more(which)
+        found = {}
+        for key in self.values:
+            values = self._standardised(key, standard)[chosen].T
+            limits = Binning.fit(values, bins=2, trim_z=trim_z).limits
+            if limits is not None:
+                values = np.where((values < limits[:, 0]) | (values > limits[:, 1]), np.nan, values)
+            found[key] = ksg(values, names=names, **options)
+        return found
 
     def unrelated(
         self,
@@ -303,6 +348,16 @@ class Reading:
         i, j = (frame[end].str.partition(" ")[0].astype(int) for end in ("i", "j"))
         frame.insert(list(frame.columns).index("j") + 1, "distance", (j - i).abs())
         return frame
+
+    def _two_or_more(self, which: NDArray[np.intp] | None) -> tuple[NDArray[np.intp], list[str]]:
+        """The tokens asked for, and what they are called."""
+        chosen = np.arange(len(self.tokens)) if which is None else np.asarray(which, dtype=np.intp)
+        names = [self.names[k] for k in chosen]
+        if len(chosen) < 2:
+            raise InputError(
+                f"a pair takes two tokens, and '{self.name}' has {len(names)} of those asked for: {', '.join(names) or 'none'}."
+            )
+        return chosen, names
 
     def _standardised(self, key: str, standard: Mapping[str, Standard] | None) -> NDArray[np.float64]:
         return standardised(self.values[key], "text" if standard is None else standard[key])

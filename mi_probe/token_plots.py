@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["against_distance", "laminar", "over_distance", "token_depth", "token_map", "token_maps"]
+__all__ = ["against_distance", "against_neighbours", "laminar", "over_distance", "token_depth", "token_map", "token_maps"]
 
 _CLIP = 0.98  # equal tokens share nearly all they have: without a clip, they would be all that is to be seen
 _PANELS = 12
@@ -263,6 +263,50 @@ def against_distance(table: pandas.DataFrame, trends: pandas.DataFrame | None = 
     figure.supxlabel(f"distance (tokens){some}", fontsize=10)
     figure.supylabel(f"mutual information of a pair ({units})", fontsize=10)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=9, frameon=False, loc="outside right center")
+    return figure
+
+
+def against_neighbours(table: pandas.DataFrame, *, units: Units = "nats") -> Figure:
+    """MI of every pair by the histogram over MI by nearest neighbours, a panel for each kind, colours for the blocks.
+
+    Where both put pairs in the same order, the points of a block climb together; what bins lose puts them under the dashed line.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A row for each pair: ``kind`` ("attention", "MLP"), ``block``, ``mi`` and ``ksg`` in nats.
+    units : {"nats", "bits"}
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> rows = [(kind, block, 0.1 * block, 0.12 * block) for kind in ("attention", "MLP") for block in range(12)]
+    >>> figure = against_neighbours(pd.DataFrame(rows, columns=["kind", "block", "mi", "ksg"]))
+    >>> [axes.get_title("left") for axes in figure.axes[:2]]
+    ['attention', 'MLP']
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    scale = per_nat(units)
+    kinds = list(dict.fromkeys(table["kind"]))
+    size = (4.6 * len(kinds) + 1.2, 4.4)
+    figure, panels = new_figure(1, len(kinds), size=size, sharex=True, sharey=True, squeeze=False)
+    first, last = float(table["block"].min()), float(table["block"].max())
+    ends = {"vmin": first, "vmax": max(last, first + 1)}  # one block alone would leave no scale
+    both = scale * table[["mi", "ksg"]].to_numpy(dtype=np.float64)
+    both = both[np.isfinite(both).all(axis=1)]
+    line = [both.min(initial=0.0), both.max(initial=0.0)]
+    for axes, kind in zip(panels[0], kinds, strict=True):
+        of = table[table["kind"] == kind]
+        x, y = scale * of["ksg"], scale * of["mi"]
+        cloud = axes.scatter(x, y, c=of["block"], s=13, alpha=0.8, cmap="viridis", lw=0, **ends)
+        axes.plot(line, line, color=GREY, lw=0.8, ls="--", label="both the same")
+        axes.set_title(kind, loc="left", fontsize=10)
+        axes.set_xlabel(f"by nearest neighbours ({units})")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0, 0].set_ylabel(f"mutual information of a pair, by histogram ({units})")
+    panels[0, 0].legend(fontsize=8, frameon=False, loc="upper left")
+    figure.colorbar(cloud, ax=list(panels[0]), label="block", ticks=MaxNLocator(integer=True), shrink=0.9)
     return figure
 
 

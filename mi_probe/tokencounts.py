@@ -108,6 +108,9 @@ class TokenCounts:
         Joint counts of all pairs of a key together; rows are the earlier token.
     cells : array, shape (keys, shards, most + 1), int64
         How many cells of the tables of single pairs hold 0, 1, 2, ... dimensions; document d is in shard d modulo their number.
+    by_other : array, shape (shards, shards, most + 1), int64
+        The cells of pairs of different texts once more, by shard and by the token of the calibration that each has: other number
+        k is in group k modulo the number of shards. For the error that comes from there being few of those.
     tokens : array, shape (2,), int64
         Tokens seen, and those of them that were left out since a value was not finite.
 
@@ -120,7 +123,7 @@ class TokenCounts:
     array([19, 18, 17,  0])
     """
 
-    SUMS = ("tables", "cells", "tokens")
+    SUMS = ("tables", "cells", "by_other", "tokens")
 
     def __init__(self, keys: TokenKeys, binning: Binning) -> None:
         if binning.frame is None:
@@ -139,6 +142,7 @@ class TokenCounts:
         names = len(keys.names)
         self.tables = np.zeros((names, self.bins, self.bins), dtype=np.int64)
         self.cells = np.zeros((names, keys.shards, int(self.margins.max()) + 1), dtype=np.int64)
+        self.by_other = np.zeros((keys.shards, *self.cells.shape[1:]), dtype=np.int64)
         self.tokens = np.zeros(2, dtype=np.int64)
 
     @staticmethod
@@ -148,11 +152,12 @@ class TokenCounts:
         Examples
         --------
         >>> TokenCounts.nbytes_for(TokenKeys(), 768)
-        183472
+        298160
         """
         bins = auto_bins(variables) if keys.bins == "auto" else keys.bins
         most = int(sizes_of_bins(variables, bins).max())
-        return 8 * (len(keys.names) * (bins**2 + keys.shards * (most + 1)) + 2)
+        names = len(keys.names)
+        return 8 * (names * bins**2 + (names + keys.shards) * keys.shards * (most + 1) + 2)
 
     @staticmethod
     def moment_nbytes_for(keys: TokenKeys, variables: int, tokens: int, pairs: int, itemsize: int) -> int:
@@ -200,11 +205,13 @@ class TokenCounts:
         """
         whole = np.flatnonzero(codes[:, 0] != MISSING) if len(codes) else np.zeros(0, np.intp)
         seen = np.array([len(codes), len(codes) - len(whole)], dtype=np.int64)
-        tables, cells = np.zeros_like(self.tables), np.zeros_like(self.cells)
+        tables, cells, by_other = (np.zeros_like(each) for each in (self.tables, self.cells, self.by_other))
         first, second, key = self._pairs(places, whole)
-        shard = places.document[first] % self.keys.shards
+        shards, unrelated = self.keys.shards, len(self.keys.names) - 1
         stacked = np.concatenate([codes, self.others]).T
-        row = key * self.keys.shards + shard
+        shard = places.document[first] % shards
+        group = np.where(key == unrelated, (second - len(places)) % shards, 0)  # of the other token
+        row = (key * shards + shard) * shards + group
         order = np.argsort(row, kind="stable")
         most = max(1, min(_CELLS // self.bins**2, (2**31 - 1) // int(self.margins.max())))  # so that no sum below overflows
         for start in range(0, len(order), most):
@@ -213,12 +220,16 @@ class TokenCounts:
             listed = np.stack([first[part], second[part]], axis=1)
             kernels.count_listed(stacked, listed, single.reshape(-1, self.bins, self.bins))
             begins = np.flatnonzero(np.diff(row[part], prepend=-1))
-            for begin, end in pairwise([*begins.tolist(), len(part)]):  # pairs of one key and shard
-                at = divmod(int(row[part[begin]]), self.keys.shards)
-                tables[at[0]] += single[begin:end].sum(axis=0, dtype=np.int32).reshape(self.bins, self.bins)
-                cells[at] += np.bincount(single[begin:end].ravel(), minlength=cells.shape[2])
+            for begin, end in pairwise([*begins.tolist(), len(part)]):  # pairs of one key, shard and group
+                one = part[begin]
+                tables[key[one]] += single[begin:end].sum(axis=0, dtype=np.int32).reshape(self.bins, self.bins)
+                sizes = np.bincount(single[begin:end].ravel(), minlength=cells.shape[2])
+                cells[key[one], shard[one]] += sizes
+                if key[one] == unrelated:
+                    by_other[shard[one], group[one]] += sizes
         self.tables += tables
         self.cells += cells
+        self.by_other += by_other
         self.tokens += seen
 
     def _pairs(self, places: Places, whole: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int64]]:
@@ -296,8 +307,8 @@ class TokenCounts:
                 raise InputError(
                     f"'{name}' of pairs of tokens must be counts, int64 of {mine.shape}; got {theirs.dtype} of {theirs.shape}."
                 )
-        tables, cells, tokens = (arrays[name] for name in self.SUMS)
-        if max(int(a.max(initial=0)) for a in (tables, cells, tokens)) >= 2**50 or tokens[1] > tokens[0]:
+        tables, cells, by_other, tokens = (arrays[name] for name in self.SUMS)
+        if max(int(a.max(initial=0)) for a in (tables, cells, by_other, tokens)) >= 2**50 or tokens[1] > tokens[0]:
             raise InputError("pairs of tokens have more counts than there can be.")
         by_size = cells.sum(axis=1)
         pairs = by_size.sum(axis=1) // self.bins**2
@@ -305,6 +316,7 @@ class TokenCounts:
         if (
             (by_size.sum(axis=1) % self.bins**2).any()
             or (dimensions != pairs * self.variables).any()
+            or (by_other.sum(axis=1) != cells[-1]).any()
             or any((tables.sum(axis=axis) != pairs[:, None] * self.margins).any() for axis in (1, 2))
         ):
             raise InputError("the counts of pairs of tokens contradict each other.")

@@ -64,7 +64,7 @@ def run(
         Folder for results and figures.
     """
     # What to measure, and on what: each start with every later place, in the order of the model.
-    what = replace(mi_probe.load_probe(probe), pairs="between", between="first")
+    what = replace(mi_probe.load_probe(probe), variables="dimensions", pairs="between", between="first")
     if hooks is not None:
         what = replace(what, hooks=tuple(hooks))
     if layers is not None:

@@ -68,7 +68,7 @@ def run(
         Folder for results and figures.
     """
     # What to measure, and on what.
-    what = mi_probe.load_probe(probe)
+    what = replace(mi_probe.load_probe(probe), variables="dimensions")
     if hooks is not None:
         what = replace(what, hooks=tuple(hooks))
     if layers is not None:

@@ -47,7 +47,7 @@ def run(
     counts : Path
         Estimate from these counts, such as mi-probe merge writes, instead of running texts.
     probe : str
-        A ready-made probe (see mi-probe ls) or a TOML file, of pairs of tokens by distance.
+        A ready-made probe (see mi-probe ls) or a TOML file: which hook points, and which tokens count.
     hooks : list
         Hook points in place of the probe's: a named set such as resid_post, names, or patterns.
     layers : list
@@ -62,7 +62,7 @@ def run(
         Folder for results and figures.
     """
     # What to measure, and on what.
-    what = mi_probe.load_probe(probe)
+    what = replace(mi_probe.load_probe(probe), variables="tokens", by="distance")
     if hooks is not None:
         what = replace(what, hooks=tuple(hooks))
     if layers is not None:
@@ -109,9 +109,7 @@ def run(
         upto = "no distance" if row.reach == 0 else f"{row.reach:.0f} apart" if row.reach > 0 else "? (it takes several texts)"
         print(f"{row.Index:<20}{scale * row.nearest:>11.3f}{scale * row.farthest:>10.3f}   {other}   {upto}")
     if table.shards.max() < 8:
-        print(
-            f"Errors:   from {table.shards.max()} sets of documents only, so rough ones: a text counts once, however long it is."
-        )
+        print(f"Errors:   rough ones, from {table.shards.max()} sets of documents: a text counts once, however long it is.")
     print(f"Figure:   {out / 'over_distance.png'}")
     print(f"Results:  {out / 'over_distance.csv'}, {out / 'reach.csv'}, {out / 'state.safetensors'}")
     return counted

@@ -68,7 +68,7 @@ def run(
         Folder for results and figures.
     """
     # What to measure.
-    what = replace(mi_probe.load_probe(probe), method="equal_count", moments=True, shards=shards)
+    what = replace(mi_probe.load_probe(probe), variables="dimensions", method="equal_count", moments=True, shards=shards)
     if hooks is not None:
         what = replace(what, hooks=tuple(hooks))
     if layers is not None:

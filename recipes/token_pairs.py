@@ -120,9 +120,7 @@ def run(
 
     # What it found, in words.
     cut = f", {reading.unread:,} more not read" if reading.unread else ""
-    print(
-        f"Model:    {reading.model['name']}, {len(reading.tokens)} tokens of {reading.name}{cut}, beside {len(there)} other texts"
-    )
+    print(f"Model:    {reading.model['name']}, {len(reading.tokens)} tokens of {reading.name}{cut}; {len(there)} other texts")
     print(mi_probe.describe(result, variables="tokens", samples="hidden dimensions", units=units))
     print("Depth:    a pair of tokens, beside one of unrelated texts (medians); pairs above 95 % of the unrelated ones")
     scale = mi_probe.units.per_nat(units)

@@ -61,6 +61,12 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_gpt2(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(scope="session")
+def roomy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model whose context has room for the bundled passage, byte by byte."""
+    return make_tiny_gpt2(tmp_path_factory.mktemp("roomy"), n_positions=1024)
+
+
 @pytest.fixture
 def small_blocks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment whose Python processes deal a corpus out in small blocks, so that a small one has many."""

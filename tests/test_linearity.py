@@ -68,11 +68,11 @@ def test_gaussian_pairs_are_seldom_said_to_share_more_than_gaussians(n: int, bin
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "bins"), [(112, 5), (500, 8), (2000, 8), (20_000, 8)])
-@pytest.mark.parametrize("rho", [0.0, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize(("n", "bins"), [(112, 5), (2000, 8)])
+@pytest.mark.parametrize("rho", [0.0, 0.6, 0.9])
 def test_the_p_values_of_gaussian_pairs_are_no_smaller_than_is_said(n: int, bins: int, rho: float) -> None:
     found: dict[linearity.Over, list[float]] = {"linear": [], "gaussian": []}
-    for part in range(4000 // 500 if n < 20_000 else 2):
+    for part in range(8):
         x = columns(*[simulated.correlated_noise(rho)] * 500, n=n, seed=1000 * part)
         point = own_pairs(x, bins=bins, p_values="none")
         for over, p in found.items():

@@ -52,14 +52,14 @@ def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], 
 
 @pytest.mark.parametrize("name", rooms.names("recipes"))
 def test_every_notebook_runs_in_an_empty_folder_and_shows_its_figures(
-    name: str, tiny_folder: Path, execute: Callable[[Any], Path]
+    name: str, roomy_folder: Path, execute: Callable[[Any], Path]
 ) -> None:
     import nbformat
 
     notebook = nbformat.read(rooms.find("notebooks", name), as_version=4)
     options = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     assert options.source.count('model = "coffee-gpt2"') == 1
-    options.source = options.source.replace('model = "coffee-gpt2"', f"model = {str(tiny_folder)!r}")
+    options.source = options.source.replace('model = "coffee-gpt2"', f"model = {str(roomy_folder)!r}")
     folder = execute(notebook)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert "nats" in "".join(output.text for output in outputs if output.output_type == "stream")

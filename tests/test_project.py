@@ -156,7 +156,7 @@ DIRECTIONS: dict[str, set[str]] = {
     "plots": {
         *("canvas", "corrections", "depth_plots", "marks", "pointresult", "relation_plots", "result", "token_plots", "units"),
     },
-    "reading": {"binning", "corpus", "errors", "hooks", "probe", "result", "tokenpairs", "units"},
+    "reading": {"binning", "corpus", "errors", "hooks", "neighbours", "probe", "result", "tokenpairs", "units"},
     "depth": {"errors", "pointresult", "result", "units"},
     "report": {"corrections", "pointresult", "result", "units"},
     "info": {"coverage", "errors", "memory", "store"},
@@ -303,7 +303,7 @@ def test_the_wheel_holds_the_rooms_the_model_and_no_other_top_level_package(whee
     assert wheel.stat().st_size < 8_500_000
 
 
-def test_an_installed_wheel_runs_a_recipe_from_a_foreign_folder(wheel: Path, tmp_path: Path) -> None:
+def test_an_installed_wheel_runs_every_recipe_from_a_foreign_folder(wheel: Path, roomy_folder: Path, tmp_path: Path) -> None:
     site, foreign = tmp_path / "site", tmp_path / "elsewhere"
     foreign.mkdir()
     install = ["-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
@@ -320,6 +320,18 @@ def test_an_installed_wheel_runs_a_recipe_from_a_foreign_folder(wheel: Path, tmp
     )  # fmt: skip
     assert "8,128 pairs" in done.stdout
     assert (foreign / "mi_probe_out" / "distributions.png").is_file()
+    every = (
+        "import sys; from mi_probe import cli, rooms\n"
+        "for name in rooms.names('recipes'):\n"
+        "    cli.app(['run', name, '--model', sys.argv[1], '--out', name], result_action='return_value')\n"
+        "    cli.app(['cp', f'{name}.ipynb'], result_action='return_value')\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", every, str(roomy_folder)], cwd=foreign, env=environment, capture_output=True, check=True
+    )
+    names = [path.stem for path in (ROOT / "recipes").glob("*.py")]
+    assert len(names) >= 6
+    assert all(list((foreign / name).glob("*.png")) and (foreign / f"{name}.ipynb").is_file() for name in names)
 
 
 # -- README -----------------------------------------------------------------------------------------------------------
@@ -334,7 +346,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which a model called gpt2, the shape of gpt2-xl and some texts lie, so that the README's commands run."""
     from transformers import GPT2Config
 
-    make_tiny_gpt2(tmp_path / "gpt2", n_layer=12)
+    make_tiny_gpt2(tmp_path / "gpt2", n_layer=12, n_positions=1024)
     GPT2Config(n_embd=1600, n_layer=48, n_head=25, architectures=["GPT2LMHeadModel"]).save_pretrained(tmp_path / "gpt2-xl")
     (tmp_path / "my_texts").mkdir()
     for k in range(2):
@@ -397,7 +409,27 @@ def test_every_python_block_about_estimation_runs_and_its_rows_are_those_that_we
     assert not [row for row in quoted if row not in measured]
 
 
-@pytest.mark.parametrize(("page", "least"), [("docs/corpora.md", 12), ("docs/scaling.md", 2)])
+@pytest.mark.usefixtures("workplace")
+def test_every_python_block_about_tokens_runs() -> None:
+    names: dict[str, object] = {}
+    assert len(blocks("python", "docs/tokens.md")) >= 5
+    for block in blocks("python", "docs/tokens.md"):
+        exec(compile(block, "tokens.md", "exec"), names)
+
+
+def test_every_command_about_the_course_runs(workplace: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    (block,) = blocks("bash", "docs/course.md")
+    done = subprocess.run(
+        ["bash", "-ec", block], cwd=workplace, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"my_lesson.py", "my_lesson.ipynb", "lesson_out"} <= {entry.name for entry in workplace.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("page", "least"), [("docs/corpora.md", 12), ("docs/scaling.md", 2), ("docs/course.md", 30), ("docs/tokens.md", 3)]
+)
 def test_rows_of_measurements_are_those_that_were_measured(page: str, least: int) -> None:
     measured = "".join(path.read_text() for path in (ROOT / "docs" / "measured").glob("*.md"))
     text = re.sub(r"<!-- (\w+): begin -->.*?<!-- \1: end -->", "", (ROOT / page).read_text(), flags=re.DOTALL)
@@ -440,7 +472,10 @@ def test_every_version_in_the_table_is_in_the_range_and_its_ends_are_in_the_tabl
     assert any(f">={v}" in wanted for v in versions)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/estimation.md", "docs/hooks.md", "docs/scaling.md", "docs/corpora.md"])
+PAGES = ("corpora.md", "course.md", "estimation.md", "hooks.md", "scaling.md", "tokens.md")
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{name}" for name in PAGES)])
 def test_every_figure_and_page_that_is_linked_is_there(page: str) -> None:
     text = (ROOT / page).read_text()
     links = [link for link in re.findall(r"\]\(([^)\s]*?)\)", text) if not link.startswith(("http", "#"))]

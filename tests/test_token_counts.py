@@ -142,6 +142,8 @@ def test_each_token_meets_one_of_another_document_whatever_comes_with_it() -> No
         apart.update(apart.codes(x[rows]), places[slice(rows[0], rows[-1] + 1)])
     assert whole == apart
     assert whole.pairs[-1] == 40
+    np.testing.assert_array_equal(whole.by_other.sum(axis=1), whole.cells[-1])
+    assert np.count_nonzero(whole.by_other.sum(axis=(0, 2))) == 6
     alone = TokenCounts(keys, replace(binning, others=others[:2], others_from=documents[:2]))  # all of document 0
     alone.update(alone.codes(x), places)
     assert alone.pairs[-1] == 30
@@ -224,6 +226,7 @@ def test_a_file_whose_pairs_of_tokens_contradict_each_other_is_refused(tiny: Any
         ("0.tokens.tables", lambda a: -a),
         ("0.tokens.tables", lambda a: a.astype(np.int32)),
         ("0.tokens.tokens", lambda a: a + np.array([1, 0])),
+        ("0.tokens.by_other", lambda a: a + 1),
         ("0.others", lambda a: a + np.uint16(1)),
         ("0.others_from", lambda a: a[1:]),
     ):
@@ -302,6 +305,25 @@ def test_noise_that_grows_with_distance_is_found_again() -> None:
     assert 0 < unrelated["se"] < 0.005
 
 
+def test_the_error_of_unrelated_pairs_allows_for_the_tokens_that_all_are_compared_with() -> None:
+    rng = np.random.default_rng(6)
+    found = []
+    word = rng.standard_normal(64)
+    what = Probe(variables="tokens", furthest=1, bins=4, calibration_tokens=3840, skip_first=0, skip_special=False)
+    for _ in range(30):
+        # Half of all tokens are one word: what a token shares with others hangs on how many of these are that word.
+        state = ProbeState(what)
+        for _ in range(32):
+            x = rng.standard_normal((120, 64))
+            same_word = rng.random(120) < 0.5
+            x[same_word] = 0.9 * word + 0.436 * x[same_word]
+            state.update("x", x)
+        row = state.estimate_token_pairs().iloc[-1]
+        found.append((row["mi"], row["se"]))
+    mi, se = np.array(found).T
+    assert 0.7 < mi.std() / np.sqrt((se**2).mean()) < 1.4  # from documents alone it is 2.4
+
+
 def test_without_another_text_there_is_nothing_to_compare_with() -> None:
     state = ProbeState(replace(WHAT, skip_first=0))
     state.update("x", np.random.default_rng(5).standard_normal((40, 16)))
@@ -339,7 +361,9 @@ def test_what_does_not_go_with_pairs_of_tokens_is_said_at_once(tiny: Any) -> Non
 def test_memory_and_file_are_as_planned(tiny: Any, tmp_path: Path) -> None:
     state = mi_probe.accumulate(tiny, TEXTS, WHAT)
     counts = counts_of(state)
-    assert sum(array.nbytes for array in (counts.tables, counts.cells, counts.tokens)) == TokenCounts.nbytes_for(counts.keys, 16)
+    assert sum(array.nbytes for array in (counts.tables, counts.cells, counts.by_other, counts.tokens)) == TokenCounts.nbytes_for(
+        counts.keys, 16
+    )
     state.save(tmp_path / "state.safetensors")
     planned = footprint(replace(WHAT, about=""), dict.fromkeys(state.streams, 16), Run(tokens=state.tokens_seen))
     binning = state.binnings["resid_post.2"]

@@ -240,6 +240,32 @@ def test_each_trend_stands_over_its_own_panel() -> None:
     assert words == [["τ = −0.25, p = 0.032", "τ = +0.50, p < 0.001"], ["", ""]]
 
 
+# -- against_neighbours -----------------------------------------------------------------------------------------------
+
+
+def two_estimates(blocks: int) -> pd.DataFrame:
+    return occurrences(blocks).assign(ksg=lambda table: 1.5 * table["mi"] + 0.01 * table["distance"])
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 48])
+def test_each_kind_has_a_panel_of_one_estimate_over_the_other_with_colours_for_the_blocks(blocks: int) -> None:
+    table = two_estimates(blocks)
+    figure = plots.against_neighbours(table, units="bits")
+    figure.canvas.draw()
+    assert [axes.get_title("left") for axes in figure.axes] == ["attention", "MLP", ""]
+    for axes, kind in zip(figure.axes, ("attention", "MLP"), strict=False):
+        of = table[table["kind"] == kind]
+        np.testing.assert_allclose(axes.collections[0].get_offsets(), BITS * of[["ksg", "mi"]])
+        np.testing.assert_array_equal(axes.collections[0].get_array(), of["block"])
+        assert axes.collections[0].get_clim() == figure.axes[0].collections[0].get_clim()
+        x, y = axes.get_lines()[0].get_data()
+        np.testing.assert_array_equal(x, y)
+        assert max(x) == BITS * table[["mi", "ksg"]].to_numpy().max()
+        assert axes.get_xlabel() == "by nearest neighbours (bits)"
+    assert figure.axes[-1].get_ylabel() == "block"
+    assert legend(figure) == ["both the same"]
+
+
 # -- laminar ----------------------------------------------------------------------------------------------------------
 
 
@@ -271,6 +297,7 @@ EVERY: dict[str, Callable[[Any], Figure]] = {
     "token_depth": lambda units: plots.token_depth(layers(2), units=units),
     "over_distance": lambda units: plots.over_distance(bands(), units=units),
     "against_distance": lambda units: plots.against_distance(occurrences(2), units=units),
+    "against_neighbours": lambda units: plots.against_neighbours(two_estimates(2), units=units),
     "laminar": lambda units: plots.laminar(by_block(2), units=units),
 }
 
@@ -307,12 +334,14 @@ def test_values_that_are_not_there_leave_gaps() -> None:
     distances.loc[0, ["mi", "se"]] = words.loc[0, "mi"] = blocks.loc[0, ["mean", "se"]] = np.nan
     plots.over_distance(distances).canvas.draw()
     plots.against_distance(words).canvas.draw()
+    plots.against_neighbours(two_estimates(2).assign(mi=words["mi"])).canvas.draw()
     plots.laminar(blocks).canvas.draw()
 
 
 def test_a_single_hook_point_block_or_kind_draws() -> None:
     plots.over_distance(bands(1)).canvas.draw()
     plots.against_distance(occurrences(1).query("kind == 'MLP'")).canvas.draw()
+    plots.against_neighbours(two_estimates(1).query("kind == 'MLP'")).canvas.draw()
     plots.laminar(by_block(1).query("kind == 'MLP'")).canvas.draw()
     figure = plots.token_depth(MIResult({"embed": texts(0)}), MIResult({"embed": texts(1)}))
     figure.canvas.draw()
