@@ -498,7 +498,7 @@ def against_unrelated(result: MIResult, unrelated: MIResult) -> pd.DataFrame:
     Raises
     ------
     InputError
-        The hook points differ.
+        The hook points differ, or no pair has an estimate.
 
     Examples
     --------
@@ -515,6 +515,11 @@ def against_unrelated(result: MIResult, unrelated: MIResult) -> pd.DataFrame:
     rows = {}
     for name, point in result.items():
         mi, null = (values[np.isfinite(values)] for values in (point.pairs(), unrelated[name].pairs()))
+        if not len(mi) or not len(null):
+            raise InputError(
+                f"at {name} no pair of {'the text' if not len(mi) else 'unrelated tokens'} has an estimate: dimensions that do "
+                "not vary over the tokens that they are standardised by tell nothing. Take more text."
+            )
         above = len(null) - np.searchsorted(np.sort(null), mi, side="left")
         p = (1 + above) / (1 + len(null))
         rows[name] = {
@@ -544,7 +549,7 @@ def reach(table: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     InputError
-        The pairs are not counted by distance.
+        The pairs are not counted by distance, or there is none.
 
     Examples
     --------
@@ -559,7 +564,9 @@ def reach(table: pd.DataFrame) -> pd.DataFrame:
     rows = {}
     for name, part in table.groupby("point", sort=False):
         near = part[part["key"] != "unrelated"]
-        if near["first"].isna().any() or near.empty:
+        if near.empty:
+            raise InputError(f"there is no pair of tokens at {name}: it takes a text in which two tokens count, near each other.")
+        if near["first"].isna().any() or table.attrs.get("by", "distance") != "distance":
             raise InputError(f"the pairs of tokens at {name} are not counted by distance: take Probe(variables='tokens').")
         far = part[part["key"] == "unrelated"].iloc[0]
         above = (near["mi"] - far["mi"] > 2 * np.hypot(near["se"], far["se"])).to_numpy()

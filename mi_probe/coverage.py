@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
@@ -11,7 +13,19 @@ from typing import Any
 
 from mi_probe.errors import InputError, OverlapError
 
-__all__ = ["SEVERAL", "Part", "absent", "described", "newer", "origin", "parts_from", "together"]
+__all__ = [
+    "SEVERAL",
+    "Part",
+    "absent",
+    "calibration_of_both",
+    "described",
+    "newer",
+    "origin",
+    "parts_from",
+    "run_of_both",
+    "together",
+    "totals_of",
+]
 
 SEVERAL = "equal edges, made in several ways"
 """Under this name the calibration of a sum holds those of its parts, where they say different things."""
@@ -259,3 +273,52 @@ def _shards(parts: list[Part]) -> str:
         words = [f"{run[0]} to {run[-1]}" if len(run) > 3 else ", ".join(map(str, run)) for run in runs]
         said.append(f"{'shard' if len(numbers) == 1 else 'shards'} {', '.join(words)} of {of}")
     return " and ".join(said)
+
+
+def run_of_both(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """What the run of a sum says: what both say alike, numbers in totals added up, and the fingerprint of the weights."""
+    both = {
+        name: value
+        for name, value in mine.items()
+        if name not in ("position", "totals", "weights") and name in theirs and _as_json(value) == _as_json(theirs[name])
+    }
+    weights = mine.get("weights", theirs.get("weights"))  # no part of the sum is known to be of others
+    if weights is not None:
+        both["weights"] = weights
+    totals = Counter(totals_of(mine))
+    totals.update(totals_of(theirs))
+    if totals:
+        both["totals"] = dict(totals)
+    return both
+
+
+def totals_of(run: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a run that add up, by name.
+
+    Raises
+    ------
+    InputError
+        What is there is something else.
+    """
+    totals = run.get("totals", {})
+    if not isinstance(totals, dict) or not all(
+        isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number < float("inf")
+        for number in totals.values()
+    ):
+        raise InputError(f"the totals of a run must be a table of numbers from 0; got {totals!r}.")
+    return totals
+
+
+def calibration_of_both(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Both describe the same edges, or they would not add up: all that is said of them stays."""
+    said: dict[str, Any] = {}
+    for one in (mine, theirs):
+        for each in one[SEVERAL] if set(one) == {SEVERAL} else [one]:
+            if each:
+                said[_as_json(each)] = each
+    several = [said[key] for key in sorted(said)]
+    return {SEVERAL: several} if len(several) > 1 else several[0] if several else {}
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mi_probe import store
-from mi_probe.coverage import Part, absent, described, newer, parts_from
+from mi_probe.coverage import Part, absent, described, newer, parts_from, totals_of
 from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, OverlapError, StoreError
-from mi_probe.state import SAME_MODEL, ProbeState, totals_of
+from mi_probe.state import SAME_MODEL, ProbeState
 
 __all__ = ["merge_files"]
 

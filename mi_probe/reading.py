@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -133,7 +133,7 @@ class Reading:
             except re.error as error:
                 raise InputError(f"the pattern {pattern!r} is no regular expression: {error}.") from error
         elif ids is not None:
-            chosen = np.flatnonzero(np.isin(self.ids, ids))
+            chosen = np.flatnonzero(np.isin(self.ids, list(ids) if isinstance(ids, Set) else ids))
         elif mask is not None:
             which = np.asarray(mask)
             if which.shape != (len(self.tokens),) or which.dtype != bool:
@@ -152,8 +152,11 @@ class Reading:
 
     def _ends(self, pattern: str, flags: int = 0) -> NDArray[np.intp]:
         lasts = np.array([match.end() for match in re.finditer(pattern, self.text, flags) if match.end() > match.start()])
-        at = np.searchsorted(self.spans[:, 1], lasts)
-        at = at[at < len(self.spans)]
+        ends = self.spans[:, 1]
+        at = np.searchsorted(ends, lasts)
+        at = at[at < len(ends)]
+        # Of several tokens of one character, each a byte or two, only the last has seen all of it.
+        at = np.searchsorted(ends, ends[at], side="right") - 1
         inside = self.spans[at, 0] < lasts[: len(at)]  # else it ends in a token that does not count
         return np.unique(at[inside])
 
@@ -177,6 +180,8 @@ class Reading:
         """
         if not readings:
             raise InputError("means and deviations take some texts: give Readings of them.")
+        for each in readings:
+            readings[0]._require_alike(each)
         every = {key: np.concatenate([each.values[key] for each in readings]) for key in readings[0].values}
         return {key: mean_and_sd(np.where(np.isfinite(x), x, np.nan)) for key, x in every.items()}
 
@@ -313,9 +318,10 @@ class Reading:
         if not others:
             raise InputError("to compare with other texts takes some: give Readings of them.")
         for other in others:
-            if list(other.values) != list(self.values):
-                raise InputError(f"'{other.name}' was read at other hook points than '{self.name}': {', '.join(other.values)}.")
-        chosen = np.arange(len(self.tokens)) if which is None else np.asarray(which, dtype=np.intp)
+            self._require_alike(other)
+        if not hasattr(most, "__index__") or most < 1:
+            raise InputError(f"most must be a whole number of tokens, at least 1; got {most!r}.")
+        chosen = self._chosen(which)
         theirs = [(other, k) for other in others for k in range(len(other.tokens))]
         picked = [theirs[k] for k in np.unique(np.linspace(0, len(theirs) - 1, min(most, len(theirs))).round().astype(int))]
         names = [self.names[k] for k in chosen] + [f"{other.name}: {other.names[k]}" for other, k in picked]
@@ -351,7 +357,7 @@ class Reading:
 
     def _two_or_more(self, which: NDArray[np.intp] | None) -> tuple[NDArray[np.intp], list[str]]:
         """The tokens asked for, and what they are called."""
-        chosen = np.arange(len(self.tokens)) if which is None else np.asarray(which, dtype=np.intp)
+        chosen = self._chosen(which)
         names = [self.names[k] for k in chosen]
         if len(chosen) < 2:
             raise InputError(
@@ -359,7 +365,31 @@ class Reading:
             )
         return chosen, names
 
+    def _chosen(self, which: ArrayLike | None) -> NDArray[np.intp]:
+        """Indices as they were given, if each is one of a token here and none is there twice."""
+        if which is None:
+            return np.arange(len(self.tokens))
+        given = np.asarray(which)
+        chosen = given.astype(np.intp) if given.dtype.kind in "iu" else np.zeros(0, np.intp)
+        whole = given.ndim == 1 and (not given.size or given.dtype.kind in "iu")
+        if not whole or len(np.unique(chosen)) < len(chosen) or ((chosen < 0) | (chosen >= len(self.tokens))).any():
+            got = f"{chosen.tolist()[:8]}" if whole else f"{given.dtype} of shape {given.shape}"
+            raise InputError(
+                f"which must be different indices of tokens, whole numbers from 0 to {len(self.tokens) - 1}; got {got}. "
+                "Reading.select finds them, of a mask, too: select(mask=...)."
+            )
+        return chosen
+
+    def _require_alike(self, other: Reading) -> None:
+        shapes, theirs = ({key: x.shape[1] for key, x in each.values.items()} for each in (self, other))
+        if list(shapes.items()) != list(theirs.items()):
+            places = ", ".join(f"{key} ({width} dimensions)" for key, width in theirs.items())
+            raise InputError(f"'{other.name}' was read at other hook points than '{self.name}': {places}.")
+
     def _standardised(self, key: str, standard: Mapping[str, Standard] | None) -> NDArray[np.float64]:
+        if standard is not None and (not isinstance(standard, Mapping) or key not in standard):
+            has = ", ".join(standard) if isinstance(standard, Mapping) else repr(standard)
+            raise InputError(f"standard must say by what each hook point is standardised, and lacks '{key}': it has {has}.")
         return standardised(self.values[key], "text" if standard is None else standard[key])
 
     def _about(self) -> dict[str, Any]:
@@ -409,12 +439,14 @@ def read_text(
     import torch
 
     document = Document("text", text) if isinstance(text, str) else text
+    if not isinstance(document, Document):
+        raise InputError(f"one text is read, a string or a Document; got {type(text).__name__}.")
     words = "".join(document.pieces())
     what = probe if isinstance(probe, Probe) else load_probe(probe or "dimension_pairs")
     if hooks is not None:
         what = replace(what, hooks=hooks if isinstance(hooks, str) else tuple(hooks))
     if layers is not None:
-        what = replace(what, layers=tuple(layers))
+        what = replace(what, layers=layers)  # type: ignore[arg-type]  # which makes a tuple of them
     front, every, spans = _tokenised(words, model)
     room = int(model.cfg.n_ctx) - len(front)
     if max_tokens == "context":
@@ -475,5 +507,7 @@ def _tokenised(words: str, model: Any) -> tuple[list[int], list[int], NDArray[np
     else:  # it does not tell: where the text ends that the first k tokens stand for
         ids = list(tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"])
         ends = [min(len(tokenizer.decode(ids[:k], clean_up_tokenization_spaces=False)), len(words)) for k in range(len(ids) + 1)]
-        spans = np.stack([ends[:-1], ends[1:]], axis=1) if ids else np.zeros((0, 2), dtype=np.int64)
+        last = np.array(ends[1:], dtype=np.int64)
+        # Tokens of one character, each a byte or two, all have its place.
+        spans = np.stack([np.array(ends, dtype=np.int64)[np.searchsorted(last, last)], last], axis=1)
     return front, ids, spans

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 import os
 import threading
 import warnings
@@ -18,13 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mi_probe import store
-from mi_probe.binning import Binning, as_samples
+from mi_probe.binning import Binning
 from mi_probe.counts import JointCounts
-from mi_probe.coverage import SEVERAL, Part, parts_from, together
+from mi_probe.coverage import Part, calibration_of_both, parts_from, run_of_both, together, totals_of
 from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, StoreError
 from mi_probe.estimation import estimate_point
 from mi_probe.estimators import Correction
 from mi_probe.footprint import Run, refuse_unless_it_fits
+from mi_probe.given import checked_labels, fitting, require_labels, rows_of
 from mi_probe.independence import PValues
 from mi_probe.keyed import keyed_table
 from mi_probe.ledger import Ledger, PointStatus, Status
@@ -219,7 +219,7 @@ class ProbeState:
         """
         between = self._two_of(point, activations)
         names, arrays = ((point,), (activations,)) if between is None else (between, activations)
-        given = [_rows_of(name, array) for name, array in zip(names, arrays, strict=True)]  # type: ignore[arg-type]
+        given = [rows_of(name, array) for name, array in zip(names, arrays, strict=True)]  # type: ignore[arg-type]
         shape, rows = given[0]
         if between is not None:
             point = name_between(*between)
@@ -229,13 +229,13 @@ class ProbeState:
                     f"{given[1][0]}."
                 )
         assert isinstance(point, str)
-        keep = None if mask is None else _fitting(mask, shape[:-1], f"the mask of '{point}'")
+        keep = None if mask is None else fitting(mask, shape[:-1], f"the mask of '{point}'")
         if keep is not None and not np.isin(keep, (0, 1)).all():
             raise InputError(
                 f"the mask of '{point}' must hold True and False, or 1 and 0; got values such as {float(keep.max())}."
             )
         texts = 1 if len(shape) == 2 else shape[0]
-        numbers = None if documents is None else _fitting(np.atleast_1d(documents), (texts,), f"the documents of '{point}'")
+        numbers = None if documents is None else fitting(np.atleast_1d(documents), (texts,), f"the documents of '{point}'")
         if numbers is not None and (numbers.dtype.kind not in "iu" or (numbers < 0).any()):
             raise InputError(f"the documents of '{point}' must be whole numbers from 0; got {numbers.dtype}.")
         named = None if labels is None else checked_labels(labels, shape[:-1], self.probe, f"the labels of '{point}'")
@@ -243,7 +243,7 @@ class ProbeState:
         chosen, position = np.arange(len(rows)), None
         left_out: dict[str, int] = {}
         if tokens is not None:
-            ids = _fitting(tokens, shape[:-1], f"the tokens of '{point}'")
+            ids = fitting(tokens, shape[:-1], f"the tokens of '{point}'")
             if ids.dtype.kind not in "ui":
                 raise InputError(f"the tokens of '{point}' must be whole numbers; got {ids.dtype}.")
             choice = self._choose(ids, keep)
@@ -410,7 +410,9 @@ class ProbeState:
             counts = stream.read().tokens if stream.n else None
             if counts is not None:
                 tables[name] = keyed_table(counts, units=units)
-        return pandas.concat(tables, names=["point", None]).reset_index("point").reset_index(drop=True)
+        table = pandas.concat(tables, names=["point", None]).reset_index("point").reset_index(drop=True)
+        table.attrs["by"] = self.probe.by  # distances and positions look alike
+        return table
 
     def require_some(self, *, stacklevel: int = 4) -> None:
         """Raise `InputError` unless a hook point has seen a token, and warn of those that have not."""
@@ -520,9 +522,9 @@ class ProbeState:
                 "the same weights, gave them all."
             )
         return {
-            "run": copy.deepcopy(_run_of_both(self.run, other.run)),
+            "run": copy.deepcopy(run_of_both(self.run, other.run)),
             "parts": together(self.parts, other.parts),
-            "calibration": copy.deepcopy(_calibration_of_both(self.calibration, other.calibration)),
+            "calibration": copy.deepcopy(calibration_of_both(self.calibration, other.calibration)),
             "convergence": [],
         }
 
@@ -716,101 +718,7 @@ class ProbeState:
         return state
 
 
-def checked_labels(given: ArrayLike, shape: tuple[int, ...], probe: Probe, what: str) -> NDArray[np.int64]:
-    """Labels of all tokens of a batch.
-
-    Raises
-    ------
-    InputError
-        Of another shape, no whole numbers, or labels that the probe has no name for.
-    """
-    labels = _fitting(given, shape, what)
-    most = len(probe.labels) - 1
-    if labels.dtype.kind not in "iu" or labels.min(initial=0) < -1 or labels.max(initial=-1) > most:
-        known = ", ".join(f"{number} ({name})" for number, name in enumerate(probe.labels)) or "none: the probe has no labels"
-        got = f"{labels.dtype}, {labels.min()} to {labels.max()}" if labels.size else str(labels.dtype)
-        raise InputError(f"{what} must be whole numbers, -1 for none or one of {known}; got {got}.")
-    return labels.astype(np.int64)
-
-
-def require_labels(probe: Probe, labels: NDArray[np.int64] | None) -> None:
-    """Raise `InputError` where a probe counts by label and there are none."""
-    if labels is None and probe.variables == "tokens" and probe.by == "label":
-        raise InputError(
-            "the probe counts pairs of tokens by label, and there are no labels: set probe.labels before each forward pass, or "
-            "give labels= to update or accumulate."
-        )
-
-
-def _rows_of(point: str, activations: ArrayLike) -> tuple[tuple[int, ...], NDArray[np.floating]]:
-    """The shape of activations, and their rows."""
-    values: Any = activations if hasattr(activations, "reshape") else np.asarray(activations)
-    shape = tuple(values.shape)
-    if len(shape) not in (2, 3) or not shape[-1]:
-        raise InputError(
-            f"activations of '{point}' must be (rows, variables) or (batch, position, variables), with at least one "
-            f"variable; got shape {shape}."
-        )
-    return shape, as_samples(values.reshape(-1, shape[-1]))
-
-
 def _token_ids(values: Any) -> list[int] | None:
     if values is not None and not (isinstance(values, list) and all(type(value) is int for value in values)):
         raise InputError(f"special tokens must be a list of whole numbers; got {values!r}")
     return values
-
-
-def _run_of_both(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    both = {
-        name: value
-        for name, value in mine.items()
-        if name not in ("position", "totals", "weights") and name in theirs and _as_json(value) == _as_json(theirs[name])
-    }
-    weights = mine.get("weights", theirs.get("weights"))  # no part of the sum is known to be of others
-    if weights is not None:
-        both["weights"] = weights
-    totals = Counter(totals_of(mine))
-    totals.update(totals_of(theirs))
-    if totals:
-        both["totals"] = dict(totals)
-    return both
-
-
-def totals_of(run: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a run that add up, by name.
-
-    Raises
-    ------
-    InputError
-        What is there is something else.
-    """
-    totals = run.get("totals", {})
-    if not isinstance(totals, dict) or not all(
-        isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number < float("inf")
-        for number in totals.values()
-    ):
-        raise InputError(f"the totals of a run must be a table of numbers from 0; got {totals!r}.")
-    return totals
-
-
-def _calibration_of_both(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """Both describe the same edges, or they would not add up: all that is said of them stays."""
-    said: dict[str, Any] = {}
-    for one in (mine, theirs):
-        for each in one[SEVERAL] if set(one) == {SEVERAL} else [one]:
-            if each:
-                said[_as_json(each)] = each
-    several = [said[key] for key in sorted(said)]
-    return {SEVERAL: several} if len(several) > 1 else several[0] if several else {}
-
-
-def _as_json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
-
-
-def _fitting(values: ArrayLike, shape: tuple[int, ...], what: str) -> NDArray[Any]:
-    given: Any = values
-    array = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
-    if array.shape != shape:
-        raise InputError(f"{what} must have shape {shape}; got {array.shape}.")
-    return array

@@ -82,7 +82,7 @@ class TokenKeys:
         if self.by not in get_args(KeyedBy):
             found.append(f"by must be one of {get_args(KeyedBy)}; got {self.by!r}{nearest(str(self.by), get_args(KeyedBy))}")
         if not isinstance(self.furthest, int) or isinstance(self.furthest, bool) or not 1 <= self.furthest <= _LAST_POSITION:
-            found.append(f"furthest must be a whole number of tokens from 1; got {self.furthest!r}")
+            found.append(f"furthest must be a whole number of tokens from 1 to {_LAST_POSITION:,}; got {self.furthest!r}")
         labels: Any = self.labels
         if not isinstance(labels, tuple) or not all(isinstance(label, str) and label for label in labels):
             found.append(f"labels must be a list of names; got {labels!r}")

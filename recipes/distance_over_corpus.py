@@ -91,8 +91,8 @@ def run(
 
     # The mean over all pairs of each distance, with errors from shards of documents, and how far it reaches.
     table = counted.estimate_token_pairs()
-    table.to_csv(out / "over_distance.csv", index=False)
     reach = mi_probe.comparison.reach(table)
+    table.to_csv(out / "over_distance.csv", index=False)
     reach.to_csv(out / "reach.csv")
     figure = mi_probe.plots.over_distance(table, units=units)
     figure.savefig(out / "over_distance.png", dpi=150)

@@ -86,10 +86,8 @@ def run(
     # Part 1: data whose MI and correlation are known.
     shapes = mi_probe.simulated.all_shapes()
     table = mi_probe.simulated.measure(shapes, samples=samples, seed=texts.seed)
-    table.to_csv(out / "shapes.csv", index=False)
     noises = [mi_probe.simulated.correlated_noise(tenths / 10) for tenths in range(-9, 10)]
     sweep = mi_probe.simulated.measure(noises, samples=samples, seed=texts.seed)
-    sweep.to_csv(out / "sweep.csv", index=False)
     panels = []
     for k, (shape, row) in enumerate(zip(shapes, table.itertuples(), strict=True)):
         x, y = shape.sample(samples, texts.seed + k).T
@@ -104,10 +102,12 @@ def run(
         net, corpus, what, checkpoint=out / "state.safetensors", seed=texts.seed, progress=True, **over.arguments()
     )
     result = counted.estimate()
-    result.save(out / "result.safetensors")
-    result.summary().to_csv(out / "summary.csv")
     point = result[at]
     beyond = mi_probe.linearity.beyond_covariance(point)
+    table.to_csv(out / "shapes.csv", index=False)
+    sweep.to_csv(out / "sweep.csv", index=False)
+    result.save(out / "result.safetensors")
+    result.summary().to_csv(out / "summary.csv")
     beyond.head(1000).to_csv(out / "beyond_covariance.csv", index=False)
     blind = beyond[beyond.correlation.abs() <= weak]
     picks = blind.head(3)

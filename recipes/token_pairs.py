@@ -85,7 +85,8 @@ def run(
     # The text as the model reads it, and texts that have nothing to do with it.
     text = texts.document()
     net = mi_probe.load_model(model)
-    reading = mi_probe.read_text(net, text, probe, hooks=hooks, layers=layers, max_tokens=max_tokens or "context")
+    most: Any = "context" if max_tokens is None else max_tokens
+    reading = mi_probe.read_text(net, text, probe, hooks=hooks, layers=layers, max_tokens=most)
     elsewhere = mi_probe.documents(text_file=others) if others else mi_probe.sample_texts()
     there = [mi_probe.read_text(net, each, probe, hooks=hooks, layers=layers, max_tokens="context") for each in elsewhere]
     at = map_at or list(reading.values)[-1]

@@ -47,6 +47,13 @@ def test_a_wrong_hook_point_is_refused_before_anything_is_counted(tiny_folder: P
     assert not list(tmp_path.glob("*"))
 
 
+def test_a_text_too_short_to_tell_leaves_its_counts_and_nothing_else(tiny_folder: Path, tmp_path: Path) -> None:
+    common = ["run", "mi_vs_covariance", "--model", str(tiny_folder), "--samples", "300", "--out", str(tmp_path)]
+    with pytest.raises(MIProbeError, match="at least as many samples as cells"):
+        call(*common, "--text", "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
+
+
 @pytest.mark.parametrize(("units", "scale"), [("nats", 1.0), ("bits", 1 / np.log(2))])
 def test_the_sweep_draws_a_u_a_line_and_a_parabola_through_the_estimates(units: mi_probe.units.Units, scale: float) -> None:
     table = simulated.measure([simulated.correlated_noise(k / 10) for k in range(-9, 10, 3)], samples=500)

@@ -91,8 +91,10 @@ DIRECTIONS: dict[str, set[str]] = {
         "stream",
         "tokencounts",
     },
+    "given": {"binning", "errors", "probe"},
     "state": {
         *("binning", "counts", "coverage", "errors", "estimation", "estimators", "footprint", "independence", "ledger", "places"),
+        "given",
         *("keyed", "pointcounts", "probe", "result", "shares", "store", "stream", "subset", "tokens", "units"),
     },
     "edges": {"binning", "coverage", "errors", "probe", "state", "store"},
@@ -100,7 +102,7 @@ DIRECTIONS: dict[str, set[str]] = {
     "outbox": set(),
     "hooks": {
         *("binning", "errors", "footprint", "ledger", "outbox", "pointcounts", "probe", "shares", "state", "stream", "subset"),
-        *("tokencounts", "tokens"),
+        *("given", "tokencounts", "tokens"),
     },
     "models": {"errors"},
     "corpus": {"errors"},

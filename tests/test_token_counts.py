@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import mi_probe
 from mi_probe import Binning, Edges, Probe, ProbeState
@@ -284,6 +285,43 @@ def test_labels_that_do_not_fit_are_named_and_nothing_is_counted(tiny: Any) -> N
     state = ProbeState(replace(what, skip_special=False))
     with pytest.raises(InputError, match=r"labels of 'x' must have shape \(30,\); got \(29,\)"):
         state.update("x", np.random.default_rng(0).standard_normal((30, 16)), labels=np.zeros(29, dtype=int))
+
+
+def test_labels_may_be_of_any_whole_numbers_and_nothing_else(tiny: Any) -> None:
+    what = replace(WHAT, by="label", labels=("letter", "blank"))
+    with mi_probe.attach(tiny, what) as probe:
+        for kind in (torch.uint8, torch.int16, torch.int64):
+            probe.labels = torch.tensor([[0, 1, 0, 1]], dtype=kind)
+            tiny("abc")
+        probe.labels = np.array([[0, 1, 0, 1]], dtype=np.uint64)
+        tiny("abc")
+        assert probe.tokens_seen == 12
+        for wrong in ([[0, 1], [0]], torch.zeros((1, 4), dtype=torch.bfloat16), np.full((1, 4), 255, dtype=np.uint8)):
+            probe.labels = wrong
+            with pytest.raises(InputError, match="the labels of this forward pass must be"):
+                tiny("abc")
+    assert probe.tokens_seen == 12
+    assert probe.status().passes["it had no labels, or others than one for each token"] == 3
+
+
+def test_labels_of_a_pass_that_failed_are_not_those_of_the_next(tiny: Any) -> None:
+    what = replace(WHAT, by="label", labels=("letter", "blank"))
+
+    def fail(activation: Any, hook: Any) -> None:
+        raise RuntimeError("in the middle")
+
+    with mi_probe.attach(tiny, what) as probe:
+        probe.labels = [0, 1, 0, 1]
+        with tiny.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", fail)]), pytest.raises(RuntimeError, match="in the middle"):
+            tiny("abc")
+        with pytest.raises(InputError, match="there are no labels"):
+            tiny("xyz")
+        assert probe.tokens_seen == 0
+        probe.labels = [0, 1, 0, 1]
+        with probe.pause():
+            tiny("a patched run")
+        tiny("xyz")
+        assert probe.tokens_seen == 3
 
 
 def test_noise_that_grows_with_distance_is_found_again() -> None:

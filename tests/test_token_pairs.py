@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,32 @@ def test_a_word_of_several_tokens_is_where_it_ends(tiny: Any) -> None:
     umlaut = mi_probe.read_text(tiny, "süß und süß", layers=[1])  # of two bytes each, which have one place in the text
     ends = umlaut.select("süß")
     assert [umlaut.text[: umlaut.spans[k, 1]] for k in ends] == ["süß", "süß und süß"]
+    assert umlaut.positions[ends].tolist() == [4, 14]  # the second byte: the first has not seen the letter
+
+
+def test_a_tokenizer_that_does_not_tell_places_finds_the_same(tiny: Any) -> None:
+    from mi_probe.reading import _tokenised
+
+    class Slow:  # what a tokenizer without offsets has of the fast one
+        is_fast = False
+        bos_token_id = 0
+
+        def __call__(self, words: str, **how: Any) -> Any:
+            return tiny.tokenizer(words, add_special_tokens=False)
+
+        def decode(self, ids: list[int], **how: Any) -> str:
+            return str(tiny.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+    for text in (
+        "tea and  tea",
+        "süß\r\n\tund süß",
+        "\N{WOMAN} \N{HOT BEVERAGE}\N{VARIATION SELECTOR-16} $5",
+        "\u05e9\u05dc\u05d5\u05dd",
+        "",
+    ):
+        found, expected = _tokenised(text, SimpleNamespace(tokenizer=Slow())), _tokenised(text, tiny)
+        assert found[:2] == expected[:2]
+        np.testing.assert_array_equal(found[2], expected[2])
 
 
 def test_what_is_not_there_is_named(coffee: Any, reading: mi_probe.Reading) -> None:
@@ -181,6 +208,38 @@ def test_what_is_not_there_is_named(coffee: Any, reading: mi_probe.Reading) -> N
         mi_probe.read_text(coffee, "coffee", Probe(skip_first=5))
     with pytest.raises(HookPointError):
         mi_probe.read_text(coffee, "coffee", hooks="blocks.99.hook_resid_pre")
+
+
+def test_tokens_that_are_no_indices_of_the_text_are_refused(coffee: Any, reading: mi_probe.Reading) -> None:
+    n = len(reading.tokens)
+    other = mi_probe.read_text(coffee, "The glacier moves.", layers=[0, 6, 12])
+    wrong = (np.arange(n) < 3, [True] * n, [0, n], [-1, 3], [3, 3], [0.5, 2.0], [[0, 1]], 3, "coffee")
+    for which in wrong:
+        for measure in (reading.token_pairs, reading.neighbour_pairs, lambda of: reading.unrelated([other], of)):
+            with pytest.raises(InputError, match=rf"different indices of tokens, whole numbers from 0 to {n - 1}; got"):
+                measure(which)
+    one, same = reading.token_pairs(np.array([5, 2, 9], dtype=np.uint8)), reading.token_pairs([5, 2, 9])
+    assert one["hidden_states.6"].names == tuple(reading.names[k] for k in (5, 2, 9)) == same["hidden_states.6"].names
+    np.testing.assert_array_equal(one["hidden_states.6"].pairs(), same["hidden_states.6"].pairs())
+    assert reading.select(ids={int(reading.ids[3])}).tolist() == reading.select(ids=int(reading.ids[3])).tolist()
+    with pytest.raises(InputError, match="most must be a whole number of tokens, at least 1; got -2"):
+        reading.unrelated([other], most=-2)
+
+
+def test_texts_and_standards_that_do_not_fit_are_named(coffee: Any, reading: mi_probe.Reading, tiny: Any) -> None:
+    for text in (None, ["a", "b"], b"tea"):
+        with pytest.raises(InputError, match=f"a string or a Document; got {type(text).__name__}"):
+            mi_probe.read_text(coffee, text)  # type: ignore[arg-type]
+    assert list(mi_probe.read_text(coffee, "tea", layers=3).values) == ["hidden_states.3"]  # type: ignore[arg-type]
+    for standard in ({}, {"hidden_states.0": "text"}, "text"):
+        with pytest.raises(InputError, match=r"standard must say .* lacks 'hidden_states"):
+            reading.token_pairs(standard=standard)  # type: ignore[arg-type]
+    fewer, narrower = mi_probe.read_text(coffee, "tea", layers=[0]), mi_probe.read_text(tiny, "tea", layers=[0])
+    for texts in ([reading, fewer], [fewer, narrower]):
+        with pytest.raises(InputError, match="was read at other hook points than"):
+            mi_probe.Reading.standard_of(texts)
+    with pytest.raises(InputError, match=r"other hook points than 'text': hidden_states.0 \(16 dimensions\)"):
+        fewer.unrelated([narrower])
 
 
 def test_reading_leaves_nothing_on_the_model_and_reads_no_more_than_asked(coffee: Any) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import mi_probe
-from mi_probe import cli
+from mi_probe import Probe, ProbeState, cli
 from mi_probe.comparison import against_unrelated, reach
 from mi_probe.errors import InputError, MIProbeError
 
@@ -55,6 +55,12 @@ def test_reach_is_not_known_without_other_texts_and_not_asked_of_labels() -> Non
     assert np.isnan(reach(table).loc["p", "reach"])
     with pytest.raises(InputError, match="not counted by distance"):
         reach(table.assign(key=["word, word", "unrelated"], first=np.nan))
+    with pytest.raises(InputError, match="there is no pair of tokens at p"):
+        reach(table[table.key == "unrelated"])
+    state = ProbeState(Probe(variables="tokens", by="position", bins=2, skip_special=False))
+    state.update("x", np.random.default_rng(0).standard_normal((20, 16)))
+    with pytest.raises(InputError, match="at x are not counted by distance"):
+        reach(state.estimate_token_pairs())
 
 
 def test_token_pairs_writes_what_it_says(coffee: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,6 +116,8 @@ def test_token_pairs_takes_some_tokens_and_as_much_of_a_long_text_as_fits(
         (["--text", "x"], "a pair takes two tokens, and 'text' has 1 of those asked for: 0 x"),
         (["--text", "tea and toast", "--map-at", "hidden_states.9"], "hidden_states.9"),
         (["--text", "tea and toast", "--part", "toast and tea"], "does not occur in 'text', word for word"),
+        (["--text", "tea and toast", "--max-tokens", "0"], "max_tokens must be at least 1, or 'context'; got 0"),
+        (["--text", "tea and toast", "--others", "{folder}/one.txt"], "no pair of the text has an estimate.*Take more text"),
         (["--text-file", "{folder}"], r"measures within one text, and there are several: 'a.txt', 'b.txt'"),
     ],
 )
@@ -118,6 +126,8 @@ def test_token_pairs_says_what_is_wrong_and_writes_nothing(
 ) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.txt").write_text("some text")
+    if "{folder}/one.txt" in options:
+        (tmp_path / "one.txt").write_text("a")
     words = [option.format(folder=tmp_path) for option in options]
     with pytest.raises(MIProbeError, match=message):
         run("run", "token_pairs", "--model", str(tiny_folder), "--out", str(tmp_path / "out"), *words)
@@ -177,3 +187,12 @@ def test_recipes_about_dimensions_take_hook_points_from_a_probe_of_tokens(recipe
     layers = ["--layers", "1", "2"]
     run("run", recipe, "--model", str(tiny_folder), "--probe", "tokens_by_distance", *layers, "--out", str(tmp_path / "out"))
     assert all("2" in name for name in list(mi_probe.MIResult.load(tmp_path / "out" / "result.safetensors"))[-1:])
+
+
+def test_distance_over_corpus_of_texts_without_a_pair_writes_no_table(tiny_folder: Path, tmp_path: Path) -> None:
+    text = tmp_path / "one.txt"
+    text.write_text("a")
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="there is no pair of tokens at hidden_states"):
+        run("run", "distance_over_corpus", "--model", str(tiny_folder), "--text-file", str(text), "--out", str(out))
+    assert [path.name for path in out.iterdir()] == ["state.safetensors"]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mi_probe.binning import Binning
 from mi_probe.errors import HookPointError, InputError, MemoryRefusedError
 from mi_probe.footprint import Run, refuse_unless_device_has_room, refuse_unless_it_fits
+from mi_probe.given import checked_labels, require_labels
 from mi_probe.hooks.arguments import has_own_numbers
 from mi_probe.hooks.batch import Batch, CountOn, misfit_of, rows_of
 from mi_probe.hooks.facts import describe_model, has_dropout, weights_stand_for_others
@@ -54,7 +55,7 @@ from mi_probe.outbox import Outbox
 from mi_probe.pointcounts import PointCounts
 from mi_probe.probe import Probe
 from mi_probe.shares import Share
-from mi_probe.state import FOUND_IN_WEIGHTS, SAME_MODEL, ProbeState, checked_labels, require_labels
+from mi_probe.state import FOUND_IN_WEIGHTS, SAME_MODEL, ProbeState
 from mi_probe.stream import PointStream, Prepared
 from mi_probe.subset import Width
 from mi_probe.tokens import Choice, choose
@@ -248,7 +249,8 @@ class AttachedProbe(ProbeState):
     def labels(self) -> Any:
         """The number of each token's label, shape (batch, position), for the next forward pass; set it before each.
 
-        For probes that count pairs of tokens by label. -1, or any token that does not count, has none.
+        For probes that count pairs of tokens by label. -1, or any token that does not count, has none. A pass uses them up, one
+        that fails, too; a pass within `pause` does not.
         """
         return self._labels
 
@@ -503,6 +505,8 @@ class AttachedProbe(ProbeState):
             if refused is not None or batch.choice is None:
                 tokens = 0 if run.tokens is None else run.tokens.numel()
                 self.ledger.enter_uncounted(refused or NO_TOKENS, tokens)
+                if refused != PAUSED:
+                    self._labels = None  # they were of this pass: the next one has its own
             else:
                 size = batch.choice.shape[0] * batch.choice.shape[1]
                 try:
@@ -588,7 +592,7 @@ class AttachedProbe(ProbeState):
         """Labels of all tokens of a pass, which are used up."""
         given, self._labels = self._labels, None
         rows, positions = choice.shape
-        shape = (positions,) if rows == 1 and np.ndim(given) == 1 else choice.shape
+        shape = (positions,) if rows == 1 and _is_flat(given) else choice.shape
         labels = None if given is None else checked_labels(given, shape, self.probe, "the labels of this forward pass")
         require_labels(self.probe, labels)
         return labels
@@ -664,6 +668,13 @@ def _take_off(watch: Watch, hooks: dict[str, Hook]) -> None:
         hook.remove()
     hooks.clear()
     watch.leave(None)
+
+
+def _is_flat(numbers: Any) -> bool:
+    """Whether they are of one row, given as such; without asking NumPy, which fails on rows of several lengths."""
+    if hasattr(numbers, "ndim"):
+        return bool(numbers.ndim == 1)
+    return np.iterable(numbers) and not any(np.iterable(number) for number in numbers)
 
 
 def _taker(probe: weakref.ref[AttachedProbe], key: str) -> Callable[..., None]:
