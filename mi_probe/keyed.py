@@ -104,8 +104,9 @@ def keyed_nbytes_for(keys: TokenKeys, variables: int) -> tuple[int, int]:
     >>> keyed_nbytes_for(TokenKeys(), 768)
     (1680, 2300000)
     """
-    # Measured: the chance level takes the first, and steps of the standard errors the second.
-    return 8 * 10 * len(keys.names), max(2_300_000, 5 * TokenCounts.nbytes_for(keys, variables) // 2)
+    # Measured: the chance level takes the first; steps of the larger standard errors, by key or unrelated, the second.
+    at_once = TokenCounts.nbytes_for(keys, variables) * max(len(keys.names), keys.shards) / (len(keys.names) + keys.shards)
+    return 8 * 10 * len(keys.names), max(2_300_000, int(2.5 * at_once))
 
 
 def keyed_table(counts: TokenCounts, *, units: Units = "nats") -> pandas.DataFrame:

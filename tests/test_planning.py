@@ -339,6 +339,11 @@ def test_the_command_plans_and_says_what_is_wrong(tiny_folder: Path, tmp_path: P
     assert "resid_post.0, 2" in printed
     assert "shards" in printed
     assert "It fits." in printed
+    options = ["--model", str(tiny_folder), "--furthest", "7", "--layers", "0"]
+    cli.app(["plan", "tokens_by_distance", *options], result_action="return_value")
+    printed = capsys.readouterr().out
+    assert "with tokens up to 7 before it" in printed
+    assert "measured here just now" in printed
     for name, message in (("no-such-model", "mi-probe plan --model path/to/folder"), (str(tmp_path), "no config.json")):
         with pytest.raises(ModelError, match=message):
             mi_probe.plan(name)
