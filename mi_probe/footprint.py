@@ -256,8 +256,9 @@ def _of_tokens(
     # When edges are fitted, all rows so far are counted at once.
     pairs = int((rows * probe.sample_every + run.pass_tokens) * a_token)
     counting = TokenCounts.moment_nbytes_for(keys, variables, rows + run.pass_tokens, pairs, run.itemsize)
-    fitting = PointStream.fitting_nbytes_for(rows, variables, run.itemsize)
-    waiting = (rows + run.pass_tokens) * _columns_waiting(width, variables, probe, most_variables) * run.itemsize
+    columns = _columns_waiting(width, variables, probe, most_variables)
+    fitting = PointStream.fitting_nbytes_for(rows, variables, run.itemsize) + rows * columns * run.itemsize  # those that vary
+    waiting = (rows + run.pass_tokens) * columns * run.itemsize
     return PointFootprint(
         *(key, variables, 0, bins, kept.counts, kept.extras, kept.buffers, waiting, max(fitting, kept.flush, counting)),
         *keyed_nbytes_for(keys, variables),

@@ -83,6 +83,10 @@ def _edges_of_tokens(probe: Probe, sample: Rows, width: int, documents: NDArray[
         columns = np.arange(width) if asked is None else asked
     _, sd = mean_and_sd(np.where(np.isfinite(sample), sample, sample.dtype.type(np.nan)))
     columns = columns[sd[columns] > 0]
+    if not len(columns):
+        raise InputError(
+            f"pairs of tokens take tokens that differ: over the {len(sample):,} that edges are fitted on no dimension varies."
+        )
     assert probe.extras.tokens is not None  # it is of pairs of tokens
     bins = require_dimensions(len(columns), probe.extras.tokens)
     rows = sample.take(columns, axis=1)

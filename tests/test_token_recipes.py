@@ -193,6 +193,12 @@ def test_distance_over_corpus_of_texts_without_a_pair_writes_no_table(tiny_folde
     text = tmp_path / "one.txt"
     text.write_text("a")
     out = tmp_path / "out"
+    common = ["run", "distance_over_corpus", "--model", str(tiny_folder), "--out", str(out)]
+    with pytest.raises(InputError, match="over the 1 that edges are fitted on no dimension varies"):
+        run(*common, "--text-file", str(text))
+    assert not list(out.iterdir())
+    for k in range(3):
+        (tmp_path / f"{k}.txt").write_text(str(k))
     with pytest.raises(InputError, match="there is no pair of tokens at hidden_states"):
-        run("run", "distance_over_corpus", "--model", str(tiny_folder), "--text-file", str(text), "--out", str(out))
+        run(*common, "--text-file", *(str(tmp_path / f"{k}.txt") for k in range(3)))
     assert [path.name for path in out.iterdir()] == ["state.safetensors"]
