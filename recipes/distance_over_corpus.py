@@ -8,7 +8,7 @@ Command     mi-probe run distance_over_corpus
 Cost        For a corpus, about what its forward passes cost, and more with a larger --furthest. Counts take a few MB.
 Expect      In the bundled model depth shows: at the embedding neighbours share no more than tokens of different texts do, and
             what is shared there does not fall with distance; from block 8 on, neighbours share two to three times as much as
-            tokens of different texts, and so do, less and less, tokens up to 64 apart.
+            tokens of different texts, and in the last three states so do, less and less, tokens up to 64 apart.
 
 Files in the output folder: state.safetensors (the counts: they can be gone on with, and added to), over_distance.csv, reach.csv,
 over_distance.png.
