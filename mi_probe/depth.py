@@ -40,7 +40,7 @@ def fading(result: MIResult, *, units: Units = "nats") -> pandas.DataFrame:
     Raises
     ------
     InputError
-        A hook point of the result is not of two places.
+        A hook point of the result is not of two places, or nothing varies at one.
 
     Examples
     --------
@@ -65,6 +65,10 @@ def _row(name: str, point: PairwiseMI, scale: float) -> dict[str, Any]:
     if not point.sides:
         raise InputError(f"'{name}' is of one place: to see what fades between two, count with Probe(pairs='between').")
     first, second = point.sides
+    if not (point.entropy > 0).any():
+        raise InputError(
+            f"nothing varies at '{name}' over its {point.samples:,} samples, so nothing can fade: take a longer text."
+        )
     mi, itself = scale * point.pairs("mi"), point.itself
     others = np.ones(len(mi), dtype=bool)
     others[itself] = False

@@ -87,15 +87,17 @@ def run(
         if heat_map_at is not None:
             mi_probe.errors.require_point(heat_map_at, mi_probe.hooks.couples(net, what))
         saved = out / "state.safetensors"
-        counted = mi_probe.accumulate(net, corpus, what, checkpoint=saved, ranks=ranks, progress=True, **over.arguments())
+        counted = mi_probe.accumulate(
+            net, corpus, what, checkpoint=saved, ranks=ranks, seed=texts.seed, progress=True, **over.arguments()
+        )
         result = ranks.estimate(counted, p_values="none")
     if result is None:
         return None
+    table = mi_probe.fading(result, units=units)
     result.save(out / "result.safetensors")
     mi_probe.fading(result).to_csv(out / "across_depth.csv", index=False)
 
     # Figures.
-    table = mi_probe.fading(result, units=units)
     at = heat_map_at or list(result)[-1]
     title = f"{at}, {counted.model['name']}"
     mi_probe.plots.fading(table, units=units).savefig(out / "across_depth.png", dpi=150)

@@ -815,3 +815,9 @@ def test_dimension_pairs_takes_a_probe_between_places(tiny_folder: Path, tmp_pat
     assert (tmp_path / "pairs.png").is_file()
     with pytest.raises(PointError, match=r"there is no hook point 'hidden_states\.2'"):
         run_recipe("dimension_pairs", tiny_folder, tmp_path, "--probe", "between_states", "--heat-map-at", "hidden_states.2")
+
+
+def test_a_text_of_one_token_has_nothing_that_could_fade(tiny_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing varies at .* over its 1 samples"):
+        run_recipe("across_depth", tiny_folder, tmp_path, "--text", "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
