@@ -8,7 +8,7 @@ Command     mi-probe run across_depth
 Cost        Seconds for one text. Tables for every two places: at GPT-2's size 150 MB each, which --dimensions makes fewer.
 Expect      The bundled model: a dimension of the embedding tells after one block 0.11 nats of its 1.61 about itself, no more than
             about the others, so blocks do not keep it where it was. From the middle on they do: 0.95 nats after one block, 0.35
-            after six, ten times what it tells about the others.
+            after six, which is ten times what it tells about the others.
 
 Files in the output folder: result.safetensors (load it with mi_probe.MIResult.load; result["a -> b"].between() is the rectangle
 of two places), state.safetensors (the counts), across_depth.csv (in nats), and the figures across_depth.png, heat_map.png.
@@ -118,7 +118,7 @@ def run(
         print(f"          {_of_itself(far, units)}")
         halved = rows[rows.kept < 0.5]
         if len(halved):
-            print(f"          Less than half of the entropy is left from {halved.iloc[0].place} on.")
+            print(f"          Less than half of it is left from {halved.iloc[0].place} on.")
         print(f"  others  {near.others:.4f} {units} at {near.place}, {far.others:.4f} at {far.place}, a pair on average.")
     print(
         f"Noise:    chance alone would give {table.chance.mean():.3f} on average, which is taken off. One dimension's value is "
@@ -132,4 +132,5 @@ def run(
 
 
 def _of_itself(row: Any, units: str) -> str:
-    return f"{row.itself:.3f} {units} at {row.place}, {row.kept:.0%} (middle half {row.itself_low:.3f} to {row.itself_high:.3f})"
+    middle = f"median, middle half {row.itself_low:.3f} to {row.itself_high:.3f}"
+    return f"{row.itself:.3f} {units} at {row.place} ({middle}), {100 * row.kept:.0f} % of the entropy"

@@ -6,11 +6,11 @@ Command     mi-probe run mi_vs_covariance
             mi-probe run mi_vs_covariance --model gpt2 --text-file my_texts/ --shards 16 --layers 0 6 12 --out gpt2_covariance
 Cost        Seconds for one text; for a corpus, about what its forward passes cost.
 Expect      Simulated: MI over correlation is a U, covariance a line; parabola, cosine and circle have MI and no correlation.
-            Hidden states of the bundled model: covariance sees the smaller part of what pairs share, least in the first blocks
-            (15 % on the bundled passage) and most at the last ones (34 %). Which pairs, one passage cannot tell: the clouds of
-            those that disagree most are clumps of repeated words, which q takes for independent tokens. Over 100,000 tokens of
-            All About Coffee (Ukers 1922) the first eight share .02 to .07 nats, not .24 to .35, and other pairs come first;
-            the shares over depth were 16 to 44 %. So read single pairs over many texts, with --shards 16.
+            Hidden states of the bundled model: covariance sees the smaller part of what pairs share, on the bundled passage
+            15 % at the least (hidden_states.4) and 34 % at the most (hidden_states.11). Which pairs, one passage cannot tell:
+            the clouds of those that disagree most are clumps of repeated words, which q takes for independent tokens. Over
+            100,000 tokens of All About Coffee (Ukers 1922) the first eight share .02 to .07 nats, not .24 to .35, and other
+            pairs come first; the shares over depth were 16 to 44 %. So read single pairs over many texts, with --shards 16.
 
 Files in the output folder: figures; shapes.csv, sweep.csv (simulated), beyond_covariance.csv (1,000 pairs of one hook point,
 those whose disagreement is surest first), summary.csv, result.safetensors, state.safetensors (the counts).

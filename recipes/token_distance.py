@@ -8,11 +8,11 @@ Cost        Seconds, plus one forward pass.
 Expect      Bundled model and passage, "coffee" 7 times, 21 pairs: what the MLP writes shares more than what attention writes,
             most in the first blocks (1.1 and 0.4 nats), far less from the middle on (0.2 to 0.4, and mostly below 0.1). Means
             differ in all blocks but one. tau is below 0 in all blocks, surely so (q <= .05) in the first 6 of the MLP and in 3
-            of attention. Neighbours find more where much is shared, as bins lose some, and nearly the same order of pairs,
-            least so where there is little to order (attention, block 6). Distance is not all: in the first blocks, next
-            occurrences late in the text share more than early ones. Nor is it learned alone: in a random model of 48 blocks, too,
-            tau of attention was below 0 in all of them, perhaps as near tokens look back on much the same past. Take p-values
-            as hints: 21 pairs are of 7 tokens only.
+            of attention; p in distance.png is of one panel, q allows for all. Nearest neighbours find more where much is shared,
+            as bins lose some, and nearly the same order of pairs, least so where there is little to order (attention, block 6).
+            Distance is not all: in the first blocks, successive occurrences late in the text share more than early ones. Is it
+            learned? Two random models of this shape had q <= .05 in no block; but in one of 48 blocks tau of attention was below
+            0 in all, perhaps as near tokens look back on much the same past. p-values are hints: 21 pairs are of 7 tokens only.
 
 Files in the output folder: pairs.csv (a row for each pair of occurrences and hook point), blocks.csv (a row for each block and
 kind), result.safetensors, and the figures distance.png, laminar.png, ksg.png. In blocks.csv q and mantel_q allow for all rows;
