@@ -45,6 +45,11 @@ def histogram(model: Any, text: str) -> list[Row]:
             (f"{name}: rank correlation of plain and adjusted", f"{spearmanr(raw, mi).statistic:.2f}"),
             (f"{name}, 5 equal-count bins: adjusted, mean ± sd", f"{equal.pairs().mean():.3f} ± {equal.pairs().std():.3f} nats"),
         ]
+    for name in ("hidden_states.1", "hidden_states.2"):
+        values = ranked[name].pairs()
+        rows.append((f"{name}, 5 equal-count bins: adjusted, mean ± sd", f"{values.mean():.3f} ± {values.std():.3f} nats"))
+    for what, point in (("15 equal-width bins", found["hidden_states.6"]), ("5 equal-count bins", ranked["hidden_states.6"])):
+        rows.append((f"hidden_states.6, {what}: standard error of a pair, mean", f"{np.mean(point.pairs('se')):.2f} nats"))
     x = mi_probe.sample_activations(model, [text], "hidden_states.6")
     neighbours = mi_probe.ksg(x).pairs("mi")
     plain, adjusted = found["hidden_states.6"].pairs("raw"), ranked["hidden_states.6"].pairs("mi")
@@ -77,24 +82,70 @@ def tokens(model: Any, text: str) -> list[Row]:
     return rows
 
 
+def recipe(name: str, table: str, *options: str) -> pd.DataFrame:
+    """What a recipe writes."""
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        cli.app(["run", name, "--out", folder, *options], result_action="return_value")
+        return pd.read_csv(Path(folder) / table)
+
+
 def words() -> list[Row]:
     """Lesson 3: one word again and again, attention and MLP; what the recipe writes."""
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
-        cli.app(["run", "token_distance", "--out", folder], result_action="return_value")
-        table = pd.read_csv(Path(folder) / "blocks.csv")
+    table = recipe("token_distance", "blocks.csv")
     rows = []
     for kind, of in table.groupby("kind", sort=False):
-        falling, sure, by_mantel = ((of.tau < 0).sum(), (of.q <= 0.05).sum(), (of.mantel_q <= 0.05).sum())
+        means = ", ".join(f"{of['mean'].iloc[k]:.2f}" for k in (0, 6, 11))
+        taus = f"{of.ksg_tau.min():.2f} to {of.ksg_tau.max():.2f}"
+        by_neighbours = f"{of['mean'].mean():.2f}, {of.ksg_mean.mean():.2f} nats"
         rows += [
-            (f"{kind}: mean MI of two 'coffee' at the first, the seventh and the last block",
-             ", ".join(f"{of['mean'].iloc[k]:.2f}" for k in (0, 6, 11)) + " nats"),
-            (f"{kind}: blocks of 12 where MI falls with distance; q <= .05; by Mantel's test", f"{falling}; {sure}; {by_mantel}"),
-            (f"{kind}: Kendall's tau of histogram and nearest neighbours, over blocks",
-             f"{of.ksg_tau.min():.2f} to {of.ksg_tau.max():.2f}"),
-            (f"{kind}: mean over blocks, and by nearest neighbours", f"{of['mean'].mean():.2f}, {of.ksg_mean.mean():.2f} nats"),
-        ]  # fmt: skip
+            (f"{kind}: mean MI of two 'coffee' at the first, the seventh and the last block", f"{means} nats"),
+            (
+                f"{kind}: blocks of 12 where MI falls with distance; q <= .05; by Mantel's test",
+                f"{_falling(of)}; {(of.mantel_q <= 0.05).sum()}",
+            ),
+            (f"{kind}: Kendall's tau of histogram and nearest neighbours, over blocks", taus),
+            (f"{kind}: mean over blocks, and by nearest neighbours", by_neighbours),
+        ]
     once = table[table.kind == table.kind.iloc[0]]
     rows.append(("blocks of 12 where attention and MLP differ (q <= .05)", str((once.means_q <= 0.05).sum())))
+    for seed in (0, 1):
+        with tempfile.TemporaryDirectory() as folder:
+            _random_weights(Path(folder), seed)
+            control = recipe("token_distance", "blocks.csv", "--model", folder)
+        for kind, of in control.groupby("kind", sort=False):
+            rows.append((f"{kind}, random weights, seed {seed}: blocks of 12 where MI falls; q <= .05", _falling(of)))
+    return rows
+
+
+def _falling(blocks: pd.DataFrame) -> str:
+    return f"{(blocks.tau < 0).sum()}; {(blocks.q <= 0.05).sum()}"
+
+
+def _random_weights(folder: Path, seed: int) -> None:
+    """A model of the bundled one's shape, with its tokenizer and random weights."""
+    import torch
+    from transformers import AutoConfig, AutoTokenizer, GPT2LMHeadModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    bundled = Path(mi_probe.__file__).parent / "data" / "coffee-gpt2"
+    torch.manual_seed(seed)
+    GPT2LMHeadModel(AutoConfig.from_pretrained(bundled)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(bundled).save_pretrained(folder)
+
+
+def across() -> list[Row]:
+    """A state against later ones."""
+    table = recipe("across_depth", "across_depth.csv").set_index(["start", "place"])
+    rows = []
+    for start, place in (("0", "1"), ("0", "12"), ("6", "7"), ("6", "12")):
+        row = table.loc[(f"hidden_states.{start}", f"hidden_states.{place}")]
+        rows.append(
+            (
+                f"hidden_states.{start} and {place}: a dimension with itself (median), with the others (mean)",
+                f"{row.itself:.2f}, {row.others:.2f} nats",
+            )
+        )
     return rows
 
 
@@ -117,10 +168,12 @@ def covariance(model: Any, text: str) -> list[Row]:
         rows.append((f"{row.shape}: MI (known), r", f"{row.mi:.2f} ({row.known_mi:.2f}) nats, {row.correlation:+.2f}"))
     with mi_probe.attach(model, mi_probe.Probe(moments=True)) as probe:
         model(text)
-    for name, point in probe.estimate().items():
+    every = {name: linearity.explained(point).linear_share for name, point in probe.estimate().items()}
+    least = min(every, key=every.__getitem__)
+    rows.append((f"{least}: the least share of the MI that covariance sees, over hidden states", f"{100 * every[least]:.0f} %"))
+    for name in every:
         if name in _SHOWN:
-            share = linearity.explained(point).linear_share
-            rows.append((f"{name}: share of the MI that covariance sees", f"{100 * share:.0f} %"))
+            rows.append((f"{name}: share of the MI that covariance sees", f"{100 * every[name]:.0f} %"))
     return rows
 
 
@@ -134,6 +187,7 @@ def main() -> None:
         ("One word, the same paragraph", words()),
         ("Distance, over texts", distance(model)),
         ("Covariance", covariance(model, text)),
+        ("A state against later ones", across()),
     ):
         print(f"## {title}\n\n| what | measured |\n|---|---|")
         print("\n".join(f"| {what} | {value} |" for what, value in rows) + "\n")
