@@ -1,5 +1,6 @@
 # make demo and make test each work alone on a machine with only Python 3.11 or newer: they make .venv first.
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -14,11 +15,12 @@ TABLE_VERSIONS := 2.16.1 2.18.0 3.9.0 4.0.0 4.2.0
 demo: $(STAMP)
 	$(BIN)/mi-probe run dimension_pairs --out mi_probe_out
 
+# Two processes share the tests, each with one thread: tiny models take many times as long where threads wait for each other.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -q -m slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m slow tests
 
 test-versions: $(STAMP) $(VERSIONS:%=test-version-%)
 	$(BIN)/python -m pytest -q tests/versions
