@@ -88,16 +88,15 @@ def test_a_name_that_does_not_exist_brings_the_nearest(command: str, tmp_path: P
 
 
 @pytest.mark.parametrize("name", rooms.names("recipes"))
-def test_every_recipe_runs_and_its_copy_too(
+def test_the_copy_of_every_recipe_runs(
     name: str, roomy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     call("cp", f"{name}.py", "mine.py")
-    for recipe in (name, "./mine.py"):
-        out = tmp_path / f"out_of_{Path(recipe).stem}"
-        call("run", recipe, "--model", str(roomy_folder), "--out", str(out))
-        assert "nats" in capsys.readouterr().out
-        assert {p.suffix for p in out.iterdir()} >= {".png", ".safetensors", ".csv"}
+    out = tmp_path / "out"
+    call("run", "./mine.py", "--model", str(roomy_folder), "--out", str(out))
+    assert "nats" in capsys.readouterr().out
+    assert {p.suffix for p in out.iterdir()} >= {".png", ".safetensors", ".csv"}
 
 
 @pytest.mark.parametrize("name", rooms.names("recipes"))

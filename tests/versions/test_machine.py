@@ -1,4 +1,4 @@
-"""A thousand random steps: a probe against a plain model of what it should have counted.
+"""Four hundred random steps: a probe against a plain model of what it should have counted.
 
 The same steps every time; MI_PROBE_RANDOM_STEPS=20000 takes as many others, new ones each time.
 """
@@ -217,7 +217,7 @@ class Machine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_a_thousand_random_steps_never_miscount_nor_leave_a_hook(kind: str) -> None:
+def test_hundreds_of_random_steps_never_miscount_nor_leave_a_hook(kind: str) -> None:
     steps: list[int] = []
     wanted = int(os.environ.get("MI_PROBE_RANDOM_STEPS", "0"))
 
@@ -233,7 +233,7 @@ def test_a_thousand_random_steps_never_miscount_nor_leave_a_hook(kind: str) -> N
     Here.kind = kind
     case = Here.TestCase
     case.settings = settings(
-        max_examples=max(12, wanted // 200),
+        max_examples=max(5, wanted // 200),
         stateful_step_count=200,
         derandomize=not wanted,
         deadline=None,
@@ -244,4 +244,4 @@ def test_a_thousand_random_steps_never_miscount_nor_leave_a_hook(kind: str) -> N
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         case().runTest()
-    assert sum(steps) >= 1000, steps
+    assert sum(steps) >= max(400, wanted // 2), steps
