@@ -219,6 +219,7 @@ class ProbeState:
         """
         between = self._two_of(point, activations)
         names, arrays = ((point,), (activations,)) if between is None else (between, activations)
+        # Two arrays where two hook points meet, which `_two_of` has checked.
         given = [rows_of(name, array) for name, array in zip(names, arrays, strict=True)]  # type: ignore[arg-type]
         shape, rows = given[0]
         if between is not None:

@@ -412,6 +412,8 @@ def test_tokens_that_a_generation_adds_have_no_label(tiny: Any) -> None:
         tiny.generate(tokens, max_new_tokens=3, verbose=False, do_sample=False)
     assert probe.tokens_seen > 10
     assert probe.status().passes["counted"] >= 3
+    table = probe.estimate_token_pairs()
+    assert (table[table.key != "unrelated"].groupby("point").pairs.sum() == 11 * 10 / 2).all()  # those within the prompt
 
 
 def test_without_another_text_there_is_nothing_to_compare_with() -> None:

@@ -186,7 +186,10 @@ def test_edges_for_pairs_of_tokens_come_with_the_command_that_takes_them(
 def test_recipes_about_dimensions_take_hook_points_from_a_probe_of_tokens(recipe: str, tiny_folder: Path, tmp_path: Path) -> None:
     layers = ["--layers", "1", "2"]
     run("run", recipe, "--model", str(tiny_folder), "--probe", "tokens_by_distance", *layers, "--out", str(tmp_path / "out"))
-    assert all("2" in name for name in list(mi_probe.MIResult.load(tmp_path / "out" / "result.safetensors"))[-1:])
+    places = ["hidden_states.1", "hidden_states.2"]
+    found = mi_probe.MIResult.load(tmp_path / "out" / "result.safetensors")
+    assert list(found) == ([" -> ".join(places)] if recipe == "across_depth" else places)
+    assert all(len(point.pairs()) == (256 if recipe == "across_depth" else 120) for point in found.values())
 
 
 def test_distance_over_corpus_of_texts_without_a_pair_writes_no_table(tiny_folder: Path, tmp_path: Path) -> None:
