@@ -145,11 +145,15 @@ class Ranks:
     def close(self) -> None:
         """Leave the run; twice is harmless."""
         if self._store is not None:
-            from torch import distributed
-
             self._store = None
-            if distributed.is_initialized():
-                distributed.destroy_process_group()
+            self._cut()
+
+    def _cut(self) -> None:
+        """End the connections: who waits for this process looks up why."""
+        from torch import distributed
+
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
     def __enter__(self) -> Ranks:
         return self
@@ -169,20 +173,24 @@ class Ranks:
 
         if isinstance(error, Exception) and "TORCHELASTIC_ERROR_FILE" in os.environ:
             get_error_handler().record_exception(error)
-        if isinstance(error, RankError):
-            return  # it is another's
+        ended = "heard" if isinstance(error, RankError) else "error"  # heard: of another's
         try:
-            self._store.set(f"error/{self.rank}", _said(error))
-            # Where rank 0 keeps the store itself, the word must be read before it goes.
-            until = time.monotonic() + (_PATIENCE if self.first and os.environ.get(_AGENT) != "True" else 0)
-            others = [rank for rank in range(self.size) if rank != self.rank]
-            while isinstance(error, Exception) and time.monotonic() < until and not all(map(self._has_ended, others)):
-                time.sleep(_POLL)
+            self._store.set(f"{ended}/{self.rank}", _said(error))
+            if self.first and os.environ.get(_AGENT) != "True" and isinstance(error, Exception):
+                self._keep_the_store()
         except RuntimeError:  # the store is gone with the one who kept it: nobody is left to read
             error.add_note(f"mi_probe: {self} could not tell the others.")
 
+    def _keep_the_store(self) -> None:
+        """Where rank 0 keeps the store itself, all must have read in it who ended and why before it goes with this process."""
+        self._cut()
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until and not all(map(self._has_ended, others)):
+            time.sleep(_POLL)
+
     def _has_ended(self, rank: int) -> bool:
-        return bool(self._store.check([f"survived/{rank}"]) or self._store.check([f"error/{rank}"]) or self._is_dead(rank))
+        return any(self._store.check([f"{ended}/{rank}"]) for ended in ("heard", "error")) or self._is_dead(rank)
 
     def _is_dead(self, rank: int) -> bool:
         """Whether a process of this machine is no more; of another machine, that is not known here."""
