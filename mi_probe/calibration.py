@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mi_probe.binning import Binning
 from mi_probe.corpus import Document, windows_of
 from mi_probe.edges import Edges
-from mi_probe.errors import InputError, MemoryRefusedError, MIProbeWarning
+from mi_probe.errors import InputError, MemoryRefusedError, MIProbeWarning, several
 from mi_probe.hooks import AttachedProbe, attach
 from mi_probe.memory import free_memory, in_bytes
 from mi_probe.places import Places
@@ -381,8 +381,9 @@ class _Sample:
         free = free_memory()
         if kept + fitting > free:
             raise MemoryRefusedError(
-                f"calibrating on {self.size:,} tokens at {len(came)} hook points takes {in_bytes(kept + fitting)}, and "
-                f"{in_bytes(free)} are free: calibrate on fewer tokens (calibration_tokens of the probe) or at fewer hook points."
+                f"calibrating on {self.size:,} tokens at {several(len(came), 'hook point')} takes {in_bytes(kept + fitting)}, "
+                f"and {in_bytes(free)} are free: calibrate on fewer tokens (calibration_tokens of the probe) or at fewer hook "
+                "points."
             )
         for key, (rows, _, width) in came.items():
             self._rows[key] = np.empty((self.size, rows.shape[1]), dtype=rows.dtype)

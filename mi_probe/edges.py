@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mi_probe import store
 from mi_probe.binning import Binning
 from mi_probe.coverage import origin
-from mi_probe.errors import InputError, MIProbeError, PointError, StoreError, nearest
+from mi_probe.errors import InputError, MIProbeError, PointError, StoreError, nearest, several
 from mi_probe.probe import Probe
 from mi_probe.state import ProbeState
 
@@ -125,11 +125,11 @@ class Edges(Mapping[str, Binning]):
     __hash__ = None  # type: ignore[assignment]  # compared by value, and arrays have no hash
 
     def __repr__(self) -> str:
-        return f"Edges({_hook_points(len(self))}, {', '.join(sorted({repr(b) for b in self.values()}))})"
+        return f"Edges({several(len(self), 'hook point')}, {', '.join(sorted({repr(b) for b in self.values()}))})"
 
     def __str__(self) -> str:
         """What they are for and what they were made from, in words and a table."""
-        lines = [", ".join(filter(None, [f"edges of {_hook_points(len(self))}", origin(self._about)]))]
+        lines = [", ".join(filter(None, [f"edges of {several(len(self), 'hook point')}", origin(self._about)]))]
         head = ("hook point", "dimensions", "bins", "method")
         rows = [
             (
@@ -225,7 +225,3 @@ class Edges(Mapping[str, Binning]):
 
 def _identical(one: NDArray[Any], other: NDArray[Any]) -> bool:
     return one.dtype == other.dtype and np.array_equal(one, other)
-
-
-def _hook_points(n: int) -> str:
-    return f"{n} hook point{'' if n == 1 else 's'}"

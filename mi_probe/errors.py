@@ -24,6 +24,7 @@ __all__ = [
     "StoreError",
     "nearest",
     "require_point",
+    "several",
 ]
 
 
@@ -113,6 +114,17 @@ def require_point(name: str, names: Iterable[str]) -> None:
     names = list(names)
     if name not in names:
         raise PointError(f"there is no hook point '{name}'{nearest(name, names)}; there are {', '.join(names)}.")
+
+
+def several(n: int, what: str) -> str:
+    """So many of something, with its plural.
+
+    Examples
+    --------
+    >>> several(1, "hook point"), several(13, "hook point")
+    ('1 hook point', '13 hook points')
+    """
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from mi_probe.binning import auto_bins
-from mi_probe.errors import MemoryRefusedError
+from mi_probe.errors import MemoryRefusedError, several
 from mi_probe.estimation import estimate_nbytes_for
 from mi_probe.extras import MIN_SHARDS
 from mi_probe.independence import MOST_TOKENS
@@ -360,9 +360,8 @@ def _largest(most: int, fits: Callable[[int], bool]) -> int:
 
 
 def _hook_points(found: Footprint, probe: Probe) -> str:
-    if probe.pairs == "between":
-        return "1 pair of hook points" if len(found.points) == 1 else f"{len(found.points)} pairs of hook points"
-    return "1 hook point" if len(found.points) == 1 else f"{len(found.points)} hook points"
+    n = len(found.points)
+    return f"{several(n, 'pair')} of hook points" if probe.pairs == "between" else several(n, "hook point")
 
 
 def refuse_unless_it_fits(
@@ -412,7 +411,7 @@ def refuse_unless_device_has_room(probe: Probe, widths: Mapping[str, Width], dev
     needed += sum(LaggedCounts.nbytes_for(probe.lags, probe.subset.size(width)[0], bins) for width in widths.values())
     if needed > free:
         raise MemoryRefusedError(
-            f"counting at {len(widths)} hook points takes {in_bytes(needed)} on {device}, and {in_bytes(free)} are free there. "
-            "Count fewer hook points (layers=), bins or dimensions (dimensions=), or on the CPU: "
-            "attach(model, probe, count_on='cpu')."
+            f"counting at {several(len(widths), 'hook point')} takes {in_bytes(needed)} on {device}, "
+            f"and {in_bytes(free)} are free there. Count fewer hook points (layers=), bins or dimensions (dimensions=), or on "
+            "the CPU: attach(model, probe, count_on='cpu')."
         )

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from mi_probe.errors import several
+
 __all__ = ["COUNTED", "UNCOUNTED_PASS", "Ledger", "PointStatus", "Status"]
 
 COUNTED = "counted"
@@ -126,7 +128,7 @@ class Status:
     points: dict[str, PointStatus]
 
     def __str__(self) -> str:
-        lines = [f"{self.tokens_seen:,} tokens counted at {len(self.points)} hook points"]
+        lines = [f"{self.tokens_seen:,} tokens counted at {several(len(self.points), 'hook point')}"]
         per_point = [point.left_out for point in self.points.values()]
         same_everywhere = bool(per_point) and all(left_out == per_point[0] for left_out in per_point)
         books = {"forward passes": self.passes, "tokens in them": self.tokens}

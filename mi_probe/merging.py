@@ -65,7 +65,7 @@ def merge_files(
     ...     state.run = {"task": name}
     ...     state.save(f"{folder.name}/{name}")
     >>> merge_files([f"{folder.name}/a", f"{folder.name}/b"], f"{folder.name}/all")
-    ProbeState(1 hook points, 40 tokens seen)
+    ProbeState(1 hook point, 40 tokens seen)
     >>> folder.cleanup()
     """
     paths, out = [Path(file) for file in files], Path(out)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mi_probe.binning import Binning, mean_and_sd
 from mi_probe.corpus import Document
-from mi_probe.errors import InputError, nearest
+from mi_probe.errors import InputError, nearest, several
 from mi_probe.hooks import attach
 from mi_probe.neighbours import NeighbourMI, ksg
 from mi_probe.probe import Probe, load_probe
@@ -75,7 +75,7 @@ class Reading:
     unread: int = 0
 
     def __repr__(self) -> str:
-        return f"Reading('{self.name}', {len(self.tokens)} tokens, {len(self.values)} hook points)"
+        return f"Reading('{self.name}', {several(len(self.tokens), 'token')}, {several(len(self.values), 'hook point')})"
 
     @property
     def names(self) -> tuple[str, ...]:

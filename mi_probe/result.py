@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mi_probe import store
 from mi_probe.binning import Side
 from mi_probe.counts import checked_pairs, pairs_between
-from mi_probe.errors import InputError, PointError, StoreError, nearest
+from mi_probe.errors import InputError, PointError, StoreError, nearest, several
 from mi_probe.estimators import Estimate
 from mi_probe.pointresult import COLUMNS, IN_ESTIMATE, PairwiseMI, checked_rate
 from mi_probe.significance import FalseDiscoveries, false_discovery
@@ -64,7 +64,7 @@ class MIResult(Mapping[str, PairwiseMI]):
         return len(self.points)
 
     def __repr__(self) -> str:
-        return f"MIResult({len(self)} hook points: {', '.join(self.points)})"
+        return f"MIResult({several(len(self), 'hook point')}: {', '.join(self.points)})"
 
     def summary(self, *, units: Units = "nats") -> pd.DataFrame:
         """One row a hook point.

@@ -20,7 +20,7 @@ from mi_probe import store
 from mi_probe.binning import Binning
 from mi_probe.counts import JointCounts
 from mi_probe.coverage import Part, calibration_of_both, parts_from, run_of_both, together, totals_of
-from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, StoreError
+from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, StoreError, several
 from mi_probe.estimation import estimate_point
 from mi_probe.estimators import Correction
 from mi_probe.footprint import Run, refuse_unless_it_fits
@@ -144,7 +144,7 @@ class ProbeState:
         self.__dict__.update(values, _lock=threading.RLock())
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self.streams)} hook points, {self.tokens_seen:,} tokens seen)"
+        return f"{type(self).__name__}({several(len(self.streams), 'hook point')}, {self.tokens_seen:,} tokens seen)"
 
     @property
     def tokens_seen(self) -> int:

@@ -107,7 +107,8 @@ def run(
     print(f"{'hook point':<20}{'neighbours':>11}{'furthest':>10}   other texts     above them up to")
     for row in reach.itertuples():
         other = f"{scale * row.unrelated:.3f} ± {2 * scale * row.unrelated_se:.3f}"
-        upto = "no distance" if row.reach == 0 else f"{row.reach:.0f} apart" if row.reach > 0 else "? (it takes several texts)"
+        upto = "not even neighbours" if row.reach == 0 else f"{row.reach:.0f} apart"
+        upto = upto if row.reach >= 0 else "? (it takes several texts)"
         print(f"{row.Index:<20}{scale * row.nearest:>11.3f}{scale * row.farthest:>10.3f}   {other}   {upto}")
     if table.shards.max() < 8:
         print(f"Errors:   rough ones, from {table.shards.max()} sets of documents: a text counts once, however long it is.")

@@ -71,7 +71,7 @@ DIRECTIONS: dict[str, set[str]] = {
     "comparison": {"errors", "result", "significance"},
     "tokenpairs": {"binning", "corrections", "errors", "estimation", "pointresult", "subset"},
     "probe": {"binning", "errors", "extras", "rooms", "subset", "tokenkeys"},
-    "ledger": set(),
+    "ledger": {"errors"},
     "tokens": {"errors", "places", "probe"},
     "stream": {"binning", "errors", "places", "pointcounts", "probe", "subset", "tokencounts"},
     "footprint": {
