@@ -6,8 +6,6 @@ import importlib
 import os
 import re
 import signal
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,37 +22,9 @@ from mi_probe.ranks import Ranks
 from mi_probe.state import ProbeState
 from mi_probe.stream import PointStream
 
+from .processes import ended, started
+
 VARIABLES = 11
-
-
-def started(size: int, what: str, *arguments: object) -> list[subprocess.Popen[str]]:
-    """So many processes, each of which calls a function of this file as a rank."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-    command = [sys.executable, "-m", "tests.test_ranks", what, *map(str, arguments)]
-    return [
-        subprocess.Popen(
-            command,
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=Path(__file__).parents[1],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-
-
-def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    """How each ended, and what it said."""
-    try:
-        said = [process.communicate(timeout=120)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(process.returncode, output) for process, output in zip(processes, said, strict=True)]
 
 
 # -- one process ------------------------------------------------------------------------------------------------------
@@ -227,7 +197,7 @@ def refused(ranks: Ranks) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_counts_of_several_processes_end_in_the_first_as_one_would_have_them(size: int) -> None:
-    for code, output in ended(started(size, "rank_collects")):
+    for code, output in ended(started("tests.test_ranks", size, "rank_collects")):
         assert (code, output.splitlines()[-1:]) == (0, ["all is well"]), output
 
 
@@ -255,7 +225,7 @@ def rank_loses_one(how: str, who: str) -> None:
 @pytest.mark.parametrize("who", [0, 2])
 @pytest.mark.parametrize("how", ["killed", "raises", "slowly"])
 def test_a_rank_that_ends_is_named_by_all_others(how: str, who: int) -> None:
-    ends = ended(started(3, "rank_loses_one", how, who))
+    ends = ended(started("tests.test_ranks", 3, "rank_loses_one", how, who))
     for rank, (code, output) in enumerate(ends):
         if rank == who:
             assert code == (-signal.SIGKILL if how == "killed" else 1)

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +24,7 @@ from mi_probe.pointcounts import PointCounts
 from mi_probe.shares import Share
 
 from .conftest import make_tiny_gpt2
+from .processes import ended, started
 
 TEXTS = [f"text {k}: " + "the quick brown fox jumps over the lazy dog, and on; " * (1 + k % 5) for k in range(24)]
 WHAT = Probe(calibration_tokens=300, bins=4, trim_z=2.5, lags=2, shards=16, moments=True)
@@ -198,29 +197,7 @@ CHAINS = {
 
 def launched(folder: Path, size: int, what: str = "rank_runs") -> list[tuple[int, str]]:
     """So many processes that each call a function of this file as a rank: how each ended, and what it said."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-    environment |= {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-X", "faulthandler", "-W", "ignore", "-m", "tests.test_split_by_pairs", what, str(folder)]
-    processes = [
-        subprocess.Popen(
-            command,
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=Path(__file__).parents[1],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    try:
-        said = [process.communicate(timeout=400)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(process.returncode, output) for process, output in zip(processes, said, strict=True)]
+    return ended(started("tests.test_split_by_pairs", size, what, folder))
 
 
 @pytest.fixture(scope="module")
