@@ -137,6 +137,8 @@ def calibrate(
             raise InputError(f"{name} must be a whole number from {least}; got {value!r}.")
     what = probe if isinstance(probe, Probe) else load_probe(probe)
     forever = replace(what, calibration_tokens=2**62, lags=0, shards=0, swap=False, moments=False)  # the rows stay rows
+    if what.variables == "tokens":
+        forever = replace(forever, by="distance", labels=())  # edges take no labels
     attached = attach(model, forever, memory=float("inf"), count_on="cpu")
     try:
         kept, reading, enough = _read(model, texts, what, int(seed), int(stretches), progress)
