@@ -62,8 +62,15 @@ def standardised(x: ArrayLike, standard: Standard = "text") -> NDArray[np.float6
             raise InputError("these edges came without means and standard deviations: take edges that were fitted on a sample.")
         values = standard.select(values)
         mean, sd = standard.frame.T
+        sd = np.where(standard.varies, sd, 0.0)  # the frame has something else there, to divide by
     else:
-        mean, sd = (np.asarray(part, dtype=np.float64) for part in standard)
+        try:
+            mean, sd = (np.asarray(part, dtype=np.float64) for part in standard)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"standard must be 'text', 'none', a Binning, or means and standard deviations; got {type(standard).__name__}: "
+                f"{error}."
+            ) from error
     if mean.shape != (values.shape[1],) or sd.shape != mean.shape:
         raise InputError(
             f"means and standard deviations must be of {values.shape[1]} dimensions; got shapes {mean.shape} and {sd.shape}."
