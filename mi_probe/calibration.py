@@ -166,10 +166,22 @@ def calibrate(
         "corpus": _corpus_name(texts, reading),
         "documents_read": reading.documents,
         "characters_read": reading.characters,
+        **order_of(what, texts),
     }
     if all_run and len(kept) == reading.stretches and sample.seen == sample.n:
         about["whole"] = True
     return Edges(sample.fitted(what), about, what.to_toml(), attached.model)
+
+
+def order_of(probe: Probe, corpus: Corpus) -> dict[str, str]:
+    """What the numbers of documents hang on, for edges that hold tokens of other documents; nothing for others.
+
+    Examples
+    --------
+    >>> order_of(Probe(variables="tokens"), as_corpus(["A cup of coffee."]))["order"]
+    'as it comes'
+    """
+    return {"source": corpus.source, "order": corpus.order} if probe.variables == "tokens" and corpus.source else {}
 
 
 # -- the text ------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -201,6 +202,21 @@ def test_edges_keep_the_tokens_of_other_texts(tiny: Any, tmp_path: Path) -> None
     assert len(np.unique(binning.others_from)) > 3
     given = mi_probe.accumulate(tiny, TEXTS, WHAT, edges=again)
     assert same(given, mi_probe.accumulate(tiny, TEXTS, WHAT, calibration="sample"))
+
+
+def test_the_same_texts_in_another_order_than_that_of_the_edges_are_told_of(tiny: Any, tmp_path: Path) -> None:
+    corpus = mi_probe.sources.as_corpus(TEXTS)
+    sampled, ran = mi_probe.calibrate(tiny, corpus, WHAT), mi_probe.accumulate(tiny, corpus, WHAT)
+    ran.save(tmp_path / "state.safetensors")
+    for edges in (sampled, Edges.load(tmp_path / "state.safetensors")):
+        with pytest.warns(MIProbeWarning, match=r"in another order \(as it comes there, shuffled, seed 3 here\)"):
+            mi_probe.accumulate(tiny, corpus.shuffled(3), WHAT, edges=edges)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", MIProbeWarning)
+            mi_probe.accumulate(tiny, corpus, WHAT, edges=edges)
+            mi_probe.accumulate(tiny, TEXTS[:5], WHAT, edges=edges)
+    of_dimensions = replace(WHAT, variables="dimensions", furthest=64)
+    assert "order" not in mi_probe.calibrate(tiny, corpus, of_dimensions).about
 
 
 def test_auto_bins_are_those_of_a_token_with_given_edges_and_without(tiny: Any) -> None:
