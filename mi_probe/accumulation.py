@@ -360,8 +360,8 @@ def _warn_of_order(about: Mapping[str, Any], probe: Probe, corpus: Corpus) -> No
     if here and about.get("source") == here["source"] and about.get("order") != here["order"]:
         warnings.warn(
             f"the edges are of these texts in another order ({about.get('order')} there, {here['order']} here), and documents "
-            "are told apart by their place in it: some of the pairs that are called unrelated will be of one text. Fit the edges on "
-            "the texts in the order in which they are run, or on others.",
+            "are told apart by their place in it: some of the pairs that are called unrelated will be of one text. Fit the edges "
+            "on the texts in the order in which they are run, or on others.",
             MIProbeWarning,
             stacklevel=3,
         )
