@@ -19,7 +19,7 @@ from mi_probe.hooks import attach
 from mi_probe.neighbours import NeighbourMI, ksg
 from mi_probe.probe import Probe, load_probe
 from mi_probe.result import MIResult
-from mi_probe.tokenpairs import Standard, standardised, token_pairs
+from mi_probe.tokenpairs import Standard, standardised, token_pairs, with_note
 from mi_probe.units import Units
 
 if TYPE_CHECKING:
@@ -227,6 +227,8 @@ class Reading:
             key: token_pairs(self._standardised(key, standard)[chosen], standard="none", names=names, **options)
             for key in self.values
         }
+        if standard is None:
+            points = {key: with_note(point, len(self.tokens)) for key, point in points.items()}
         return MIResult(points, self._about())
 
     def neighbour_pairs(

@@ -78,6 +78,27 @@ def test_two_identical_tokens_share_all_they_have_and_unrelated_ones_nothing() -
     assert abs(rest.mean()) < 0.003
 
 
+@pytest.mark.parametrize("tokens", [2, 3, 8, 19, 20])
+def test_a_note_says_what_a_few_tokens_share_for_being_standardised_by_themselves(coffee: Any, tokens: int) -> None:
+    rng = np.random.default_rng(5)
+    draws = [token_pairs(rng.standard_normal((tokens, 768))) for _ in range(max(2, 60 // tokens))]
+    alone = min(1 / (tokens - 1) ** 2, np.log(2))
+    mean = np.mean([point.pairs().mean() for point in draws])
+    assert (mean > alone) if tokens < 8 else (0.7 * alone < mean < 1.4 * alone)
+    text = " coffee" * tokens
+    read = mi_probe.read_text(coffee, text, layers=[0, 3]).token_pairs([0, 1])
+    said = [[note for note in point.notes if "by themselves" in note] for point in (draws[0], *read.values())]
+    assert said[1:] == said[:1] * 2
+    assert len(said[0]) == (tokens < 20)
+    assert all(note.startswith(f"{tokens} tokens") and f"share {alone:.2g} nats or more" in note for note in said[0])
+    given = mi_probe.read_text(coffee, text, layers=[3])
+    for point in (
+        token_pairs(rng.standard_normal((2, 768)), standard="none"),
+        given.token_pairs(standard=mi_probe.Reading.standard_of([given]))["hidden_states.3"],
+    ):
+        assert not any("by themselves" in note for note in point.notes)
+
+
 def test_outliers_of_a_token_are_left_out_for_it_alone() -> None:
     x = np.random.default_rng(1).standard_normal((5, 300))
     x[2, 17] = 40.0
