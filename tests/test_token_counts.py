@@ -341,12 +341,13 @@ def test_labels_may_be_of_any_whole_numbers_and_nothing_else(tiny: Any) -> None:
         probe.labels = np.array([[0, 1, 0, 1]], dtype=np.uint64)
         tiny("abc")
         assert probe.tokens_seen == 12
-        for wrong in ([[0, 1], [0]], torch.zeros((1, 4), dtype=torch.bfloat16), np.full((1, 4), 255, dtype=np.uint8)):
+        byte = np.full((1, 4), 255, dtype=np.uint8)
+        for wrong in ([[0, 1], [0]], torch.zeros((1, 4), dtype=torch.bfloat16), byte, ["letter"] * 4, [None] * 4):
             probe.labels = wrong
             with pytest.raises(InputError, match="the labels of this forward pass must be"):
                 tiny("abc")
     assert probe.tokens_seen == 12
-    assert probe.status().passes["it had no labels, or others than one for each token"] == 3
+    assert probe.status().passes["it had no labels, or others than one for each token"] == 5
 
 
 def test_labels_of_a_pass_that_failed_are_not_those_of_the_next(tiny: Any) -> None:
