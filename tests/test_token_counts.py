@@ -342,7 +342,7 @@ def test_labels_may_be_of_any_whole_numbers_and_nothing_else(tiny: Any) -> None:
         tiny("abc")
         assert probe.tokens_seen == 12
         byte = np.full((1, 4), 255, dtype=np.uint8)
-        for wrong in ([[0, 1], [0]], torch.zeros((1, 4), dtype=torch.bfloat16), byte, ["letter"] * 4, [None] * 4):
+        for wrong in ([[0, 1], [0]], torch.zeros((1, 4), dtype=torch.bfloat16), byte, [["letter"] * 4], [None] * 4):
             probe.labels = wrong
             with pytest.raises(InputError, match="the labels of this forward pass must be"):
                 tiny("abc")
