@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tomllib
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,11 @@ from numpy.typing import NDArray
 
 from mi_probe import divided, store
 from mi_probe.binning import Binning
-from mi_probe.calibration import calibrate
+from mi_probe.calibration import calibrate, order_of
 from mi_probe.corpus import Document, batches
 from mi_probe.drift import warn_of_drift
 from mi_probe.edges import Edges
-from mi_probe.errors import CheckpointError, InputError, MergeError, nearest
+from mi_probe.errors import CheckpointError, InputError, MergeError, MIProbeWarning, nearest
 from mi_probe.hooks import AttachedProbe, CountOn, attach, hash_of_weights, resolve
 from mi_probe.probe import Probe, load_probe
 from mi_probe.ranks import Ranks
@@ -151,7 +152,8 @@ def accumulate(
     Warns
     -----
     MIProbeWarning
-        Texts without a token; bins whose share is not what it was when the edges were fitted.
+        Texts without a token; bins whose share is not what it was when the edges were fitted; for pairs of tokens, edges of the
+        same texts in another order.
 
     Examples
     --------
@@ -207,6 +209,8 @@ def accumulate(
             _go_on(attached, path, found, facts, edges, ranks)
         else:
             attached.calibration = _origin(edges, what, corpus, calibration)
+            if ranks.first:
+                _warn_of_order(attached.calibration, what, corpus)
         Run(attached, model, corpus, ranks, wanted, progress=progress).go()
     if ranks.first and shard == (1, 1):  # a shard need not be like the whole
         warn_of_drift(attached)
@@ -347,7 +351,20 @@ def _origin(edges: Mapping[str, Binning] | None, probe: Probe, corpus: Corpus, c
         return dict(edges.about)
     if edges is not None:
         return {"kind": "given"}
-    return {"kind": calibration, "tokens": probe.calibration_tokens, "corpus": corpus.name}
+    return {"kind": calibration, "tokens": probe.calibration_tokens, "corpus": corpus.name, **order_of(probe, corpus)}
+
+
+def _warn_of_order(about: Mapping[str, Any], probe: Probe, corpus: Corpus) -> None:
+    """Warn where the tokens that all are compared with, as those of other texts, may be of the same text."""
+    here = order_of(probe, corpus)
+    if here and about.get("source") == here["source"] and about.get("order") != here["order"]:
+        warnings.warn(
+            f"the edges are of these texts in another order ({about.get('order')} there, {here['order']} here), and documents "
+            "are told apart by their place in it: some of the pairs that are called unrelated will be of one text. Fit the edges "
+            "on the texts in the order in which they are run, or on others.",
+            MIProbeWarning,
+            stacklevel=3,
+        )
 
 
 def sample_activations(

@@ -244,6 +244,28 @@ class Binning:
         return int(self.edges.shape[1]) + 1
 
     @property
+    def varies(self) -> NDArray[np.bool_]:
+        """Which variables had more than one value in what the edges were fitted on, shape (variables,): the others tell nothing.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> Binning.fit(np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0]]), bins=2).varies
+        array([ True, False])
+        """
+        if self.method == "equal_count":  # parts any two values
+            return np.asarray(np.isfinite(self.edges).any(axis=1))
+        if self.sample is not None:  # the least of several values is in the first bin, the largest in the last
+            return np.asarray((self.sample > 0).sum(axis=1) > 1)
+        if self.frame is None:
+            return np.asarray(np.isfinite(self.edges).any(axis=1))
+        # What `fit` gives to a constant: a range of 1 around it, and a deviation that stands for none.
+        mean, sd = self.frame.T
+        alone = np.linspace(mean - 0.5, mean + 0.5, self.bins + 1, axis=1)[:, 1:-1]
+        constant = np.isclose(self.edges, alone, rtol=1e-6, atol=1e-6).all(axis=1) & (sd == _instead_of_0(mean))
+        return np.asarray(np.isfinite(self.edges).any(axis=1) & ~constant)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What the variables are called: the columns of the activation, behind the hook point's name if there are two."""
         if self.sides:
@@ -311,7 +333,7 @@ class Binning:
             fitted = _equal_count(values, bins) if method == "equal_count" else _equal_width(values, bins)
             edges = np.where(np.isnan(fitted), np.inf, fitted)
         mean, sd = mean_and_sd(values)
-        frame = np.stack([mean, np.where(sd > 0, sd, np.where(mean == 0, 1.0, np.abs(mean)))], axis=1)
+        frame = np.stack([mean, np.where(sd > 0, sd, _instead_of_0(mean))], axis=1)
         return cls(edges, method, limits, frame)
 
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -456,6 +478,11 @@ class Binning:
                     "binnings differ: the tokens of other texts that pairs of tokens are compared with are not the same. Use one "
                     "binning for both."
                 )
+
+
+def _instead_of_0(mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The standard deviation of a frame where there is none."""
+    return np.asarray(np.where(mean == 0, 1.0, np.abs(mean)))
 
 
 def _limits(values: NDArray[np.floating], trim_z: float) -> NDArray[np.float64]:

@@ -137,6 +137,8 @@ def calibrate(
             raise InputError(f"{name} must be a whole number from {least}; got {value!r}.")
     what = probe if isinstance(probe, Probe) else load_probe(probe)
     forever = replace(what, calibration_tokens=2**62, lags=0, shards=0, swap=False, moments=False)  # the rows stay rows
+    if what.variables == "tokens":
+        forever = replace(forever, by="distance", labels=())  # edges take no labels
     attached = attach(model, forever, memory=float("inf"), count_on="cpu")
     try:
         kept, reading, enough = _read(model, texts, what, int(seed), int(stretches), progress)
@@ -164,10 +166,22 @@ def calibrate(
         "corpus": _corpus_name(texts, reading),
         "documents_read": reading.documents,
         "characters_read": reading.characters,
+        **order_of(what, texts),
     }
     if all_run and len(kept) == reading.stretches and sample.seen == sample.n:
         about["whole"] = True
     return Edges(sample.fitted(what), about, what.to_toml(), attached.model)
+
+
+def order_of(probe: Probe, corpus: Corpus) -> dict[str, str]:
+    """What the numbers of documents hang on, for edges that hold tokens of other documents; nothing for others.
+
+    Examples
+    --------
+    >>> order_of(Probe(variables="tokens"), as_corpus(["A cup of coffee."]))["order"]
+    'as it comes'
+    """
+    return {"source": corpus.source, "order": corpus.order} if probe.variables == "tokens" and corpus.source else {}
 
 
 # -- the text ------------------------------------------------------------------------------------------------------------

@@ -44,7 +44,8 @@ def checked_labels(given: ArrayLike, shape: tuple[int, ...], probe: Probe, what:
     most = len(probe.labels) - 1
     if labels.dtype.kind not in "iu" or (labels.size and not -1 <= int(labels.min()) <= int(labels.max()) <= most):
         known = ", ".join(f"{number} ({name})" for number, name in enumerate(probe.labels)) or "none: the probe has no labels"
-        got = f"{labels.dtype}, {labels.min()} to {labels.max()}" if labels.size else str(labels.dtype)
+        numbers = labels.size and labels.dtype.kind in "iufb"  # names, say, have no least one
+        got = f"{labels.dtype}, {labels.min()} to {labels.max()}" if numbers else str(labels.dtype)
         raise InputError(f"{what} must be whole numbers, -1 for none or one of {known}; got {got}.")
     return labels.astype(np.int64)
 

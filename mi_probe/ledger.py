@@ -26,6 +26,7 @@ SILENT = "a hook point of the probe did not fire"
 MISFIT = "a hook point gave something else than one row of numbers a token"
 DETACHED = "the probe was detached or attached anew in the middle of it"
 NO_MEMORY = "its counts did not fit in memory"
+NO_EDGES = "no edges could be fitted with its tokens"
 NO_LABELS = "it had no labels, or others than one for each token"
 TOO_FEW_VISITS = "a hook point fired less often than Probe(visit=...) asks for"
 

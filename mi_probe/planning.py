@@ -13,7 +13,7 @@ import numpy as np
 
 from mi_probe.binning import Binning
 from mi_probe.counts import JointCounts
-from mi_probe.errors import InputError
+from mi_probe.errors import InputError, several
 from mi_probe.footprint import Footprint, PointFootprint, Run, WayOut, footprint, ways_out
 from mi_probe.hooks import resolve
 from mi_probe.hooks.names import couples, inner_of, require_enough, width_by_name, widths_of_couples
@@ -204,9 +204,11 @@ class Plan:
         pairs = "" if self._of_tokens else f"{total('pairs'):,}"
         rows.append(("in all", str(len(known)), "", pairs, "", *files)[: len(rows[0])])
         widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-        places = "pairs of hook points" if self.probe.pairs == "between" else "hook points"
+        places = several(len(self.footprint.points), "pair") + " of hook points"
+        if self.probe.pairs != "between":
+            places = several(len(self.footprint.points), "hook point")
         kept = f", of pairs of tokens {_KEYED[self.probe.by]}" if self._of_tokens else ""
-        lines = [f"{self.model}: what the probe takes at {len(self.footprint.points)} {places}{kept}"]
+        lines = [f"{self.model}: what the probe takes at {places}{kept}"]
         for row in rows:
             cells = [cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))]
             lines.append(f"  {'  '.join(cells)}".rstrip())

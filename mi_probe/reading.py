@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from mi_probe.hooks import attach
 from mi_probe.neighbours import NeighbourMI, ksg
 from mi_probe.probe import Probe, load_probe
 from mi_probe.result import MIResult
-from mi_probe.tokenpairs import Standard, standardised, token_pairs
+from mi_probe.tokenpairs import Standard, standardised, token_pairs, with_note
 from mi_probe.units import Units
 
 if TYPE_CHECKING:
@@ -123,14 +124,18 @@ class Reading:
         if len(said) != 1:
             raise InputError(f"say which tokens by one of {', '.join(given)}; got {' and '.join(said) or 'none'}.")
         if word is not None:
-            chosen = self._ends(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
+            if not isinstance(word, str):
+                raise InputError(f"a word is text; got {word!r}.")
+            # Letters must not go on beyond it; a comma or an "'s" may stand right beside some.
+            before, behind = r"(?<!\w)" * _of_a_word(word[:1]), r"(?!\w)" * _of_a_word(word[-1:])
+            chosen = self._ends(before + re.escape(word) + behind, re.IGNORECASE)
             if not len(chosen):
                 hint = nearest(word.lower(), sorted({found.lower() for found in _WORD.findall(self.text)}))
                 raise InputError(f"the word '{word}' does not occur in '{self.name}'{hint}.")
         elif pattern is not None:
             try:
                 chosen = self._ends(pattern)
-            except re.error as error:
+            except (re.error, TypeError) as error:
                 raise InputError(f"the pattern {pattern!r} is no regular expression: {error}.") from error
         elif ids is not None:
             chosen = np.flatnonzero(np.isin(self.ids, list(ids) if isinstance(ids, Set) else ids))
@@ -222,6 +227,8 @@ class Reading:
             key: token_pairs(self._standardised(key, standard)[chosen], standard="none", names=names, **options)
             for key in self.values
         }
+        if standard is None:
+            points = {key: with_note(point, len(self.tokens)) for key, point in points.items()}
         return MIResult(points, self._about())
 
     def neighbour_pairs(
@@ -493,6 +500,11 @@ def read_text(
         attached.model,
         in_all - len(ids),
     )
+
+
+def _of_a_word(character: str) -> bool:
+    """Whether it is a letter, a digit, or a mark on a letter, which is no ``\\w``."""
+    return bool(_WORD.match(character)) or (character != "" and unicodedata.category(character)[0] == "M")
 
 
 def _tokenised(words: str, model: Any) -> tuple[list[int], list[int], NDArray[np.int64]]:

@@ -271,7 +271,11 @@ class ProbeState:
             if numbers is None:
                 numbers = self._new_documents(point, texts)
             places = Places.of_batch(chosen, shape[-2], numbers, position, labels=named)
-            stream.commit(prepared, places, stream.completed_by(prepared, places))
+            try:
+                completed = stream.completed_by(prepared, places)
+            except InputError as error:
+                raise InputError(f"at '{point}', {error}") from None
+            stream.commit(prepared, places, completed)
             self.streams[point] = stream
             if any(left_out.values()):
                 self.left_out.setdefault(point, Counter()).update(left_out)
@@ -408,7 +412,7 @@ class ProbeState:
         self.require_some()
         tables = {}
         for name, stream in self._started().items():
-            counts = stream.read().tokens if stream.n else None
+            counts = _read(name, stream).tokens if stream.n else None
             if counts is not None:
                 seen, left_out = counts.tokens.tolist()
                 if left_out:
@@ -631,7 +635,7 @@ class ProbeState:
             if stream.between is not None:
                 facts["between"] = list(stream.between)
             if name in started:
-                more, parts = stream.read().to_arrays()
+                more, parts = _read(name, stream).to_arrays()
                 facts |= more
                 arrays |= {f"{k}.{key}": array for key, array in parts.items()}
             points.append(facts)
@@ -724,6 +728,14 @@ class ProbeState:
         except (MIProbeError, KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise StoreError(f"{path} is not a usable state: {error}") from error
         return state
+
+
+def _read(name: str, stream: PointStream) -> PointCounts:
+    """Edges and counts as of now, with the hook point's name if there can be none."""
+    try:
+        return stream.read()
+    except InputError as error:
+        raise InputError(f"at '{name}', {error}") from None
 
 
 def _token_ids(values: Any) -> list[int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,8 @@ from mi_probe.pointresult import PairwiseMI
 from mi_probe.subset import Pairs
 
 __all__ = ["Standard", "standardised", "token_pairs"]
+
+_FEW = 20  # tokens, from which on they share no more than 0.003 nats for being standardised by themselves
 
 Standard = Literal["text", "none"] | Binning | tuple[ArrayLike, ArrayLike]
 """By what each dimension is standardised: the text itself, nothing, the sample that edges were fitted on, or means and standard
@@ -32,7 +35,8 @@ def standardised(x: ArrayLike, standard: Standard = "text") -> NDArray[np.float6
     ----------
     x : array, shape (tokens, dimensions)
     standard : "text", "none", Binning, or (means, standard deviations)
-        By all tokens of `x`; not at all; or by those of a corpus.
+        By all tokens of `x`; not at all; or by those of a corpus. By T tokens of their own, any two share about 1 / (T - 1)^2
+        nats for that alone, and of fewer than 8 more: for a short text, take those of a corpus.
 
     Returns
     -------
@@ -62,8 +66,15 @@ def standardised(x: ArrayLike, standard: Standard = "text") -> NDArray[np.float6
             raise InputError("these edges came without means and standard deviations: take edges that were fitted on a sample.")
         values = standard.select(values)
         mean, sd = standard.frame.T
+        sd = np.where(standard.varies, sd, 0.0)  # the frame has something else there, to divide by
     else:
-        mean, sd = (np.asarray(part, dtype=np.float64) for part in standard)
+        try:
+            mean, sd = (np.asarray(part, dtype=np.float64) for part in standard)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"standard must be 'text', 'none', a Binning, or means and standard deviations; got {type(standard).__name__}: "
+                f"{error}."
+            ) from error
     if mean.shape != (values.shape[1],) or sd.shape != mean.shape:
         raise InputError(
             f"means and standard deviations must be of {values.shape[1]} dimensions; got shapes {mean.shape} and {sd.shape}."
@@ -127,6 +138,23 @@ def token_pairs(
     values = standardised(x, standard)
     if len(values) < 2:
         raise InputError(f"a pair takes two tokens; got {len(values)}{f' ({names[0]})' if names else ''}.")
-    return pairwise(
+    found = pairwise(
         values.T, bins=bins, method=method, trim_z=trim_z, correction=correction, names=names, pairs=pairs, p_values="none"
     )
+    return with_note(found, len(values)) if isinstance(standard, str) and standard == "text" else found
+
+
+def with_note(point: PairwiseMI, tokens: int) -> PairwiseMI:
+    """The same with a note, where tokens of one text were standardised by so few that this alone makes them alike.
+
+    Less their mean, T tokens that have nothing in common correlate by -1/(T - 1), and in their own deviations no value is far
+    off: of two, one is the mirror image of the other.
+    """
+    if tokens >= _FEW:
+        return point
+    alone = min(1 / (tokens - 1) ** 2, np.log(2))
+    note = (
+        f"{tokens} tokens were standardised by themselves, which alone makes any two share {alone:.2g} nats or more: "
+        "take means and deviations of more texts"
+    )
+    return replace(point, notes=(*point.notes, note))

@@ -63,7 +63,7 @@ def run(
         Folder for results and figures.
     """
     # What to measure, and on what.
-    what = replace(mi_probe.load_probe(probe), variables="tokens", by="distance")
+    what = replace(mi_probe.load_probe(probe), variables="tokens", by="distance", labels=())
     if hooks is not None:
         what = replace(what, hooks=tuple(hooks))
     if layers is not None:

@@ -383,6 +383,8 @@ def test_info_and_plan_tell_of_two_places(tmp_path: Path, tiny_folder: Path) -> 
     planned = str(mi_probe.plan(tiny_folder, "between_states", measure=False))
     assert "at 3 pairs of hook points" in planned
     assert "256" in planned.splitlines()[2]
+    for probe, places in ((Probe(layers=[0, 1], pairs="between"), "1 pair of hook points"), (Probe(layers=[0]), "1 hook point")):
+        assert str(mi_probe.plan(tiny_folder, probe, measure=False)).splitlines()[0].endswith(f"takes at {places}")
 
 
 def test_a_plan_asks_for_what_is_counted(tiny: Any) -> None:

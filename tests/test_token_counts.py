@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from mi_probe.errors import HookPointError, InputError, MergeError, ProbeError, 
 from mi_probe.estimators import estimate_tables
 from mi_probe.footprint import Run, footprint
 from mi_probe.keyed import key_values
+from mi_probe.ledger import NO_EDGES
 from mi_probe.places import Places
 from mi_probe.tokencounts import OTHERS, TokenCounts, rank_codes, ranks_of, sizes_of_bins
 from mi_probe.tokenkeys import TokenKeys, bands
@@ -202,6 +204,21 @@ def test_edges_keep_the_tokens_of_other_texts(tiny: Any, tmp_path: Path) -> None
     assert same(given, mi_probe.accumulate(tiny, TEXTS, WHAT, calibration="sample"))
 
 
+def test_the_same_texts_in_another_order_than_that_of_the_edges_are_told_of(tiny: Any, tmp_path: Path) -> None:
+    corpus = mi_probe.sources.as_corpus(TEXTS)
+    sampled, ran = mi_probe.calibrate(tiny, corpus, WHAT), mi_probe.accumulate(tiny, corpus, WHAT)
+    ran.save(tmp_path / "state.safetensors")
+    for edges in (sampled, Edges.load(tmp_path / "state.safetensors")):
+        with pytest.warns(MIProbeWarning, match=r"in another order \(as it comes there, shuffled, seed 3 here\)"):
+            mi_probe.accumulate(tiny, corpus.shuffled(3), WHAT, edges=edges)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", MIProbeWarning)
+            mi_probe.accumulate(tiny, corpus, WHAT, edges=edges)
+            mi_probe.accumulate(tiny, TEXTS[:5], WHAT, edges=edges)
+    of_dimensions = replace(WHAT, variables="dimensions", furthest=64)
+    assert "order" not in mi_probe.calibrate(tiny, corpus, of_dimensions).about
+
+
 def test_auto_bins_are_those_of_a_token_with_given_edges_and_without(tiny: Any) -> None:
     what = replace(WHAT, bins="auto")
     one = mi_probe.accumulate(tiny, TEXTS, what)
@@ -262,6 +279,34 @@ def test_labels_go_with_the_tokens_of_each_pass(tiny: Any) -> None:
     assert np.isnan(table["first"]).all()
 
 
+def test_edges_of_a_sample_take_no_labels(tiny: Any) -> None:
+    what = replace(WHAT, by="label", labels=("letter", "blank"))
+    by_distance, by_label = (mi_probe.calibrate(tiny, TEXTS, probe) for probe in (WHAT, what))
+    for name, binning in by_label.items():
+        binning.require_same(by_distance[name])
+    counted = mi_probe.accumulate(tiny, TEXTS, what, labels=lambda ids: ids % 2, calibration="sample")
+    assert counted.binnings["resid_post.2"].others is not None
+    assert (counts_of(counted).pairs > 0).all()
+
+
+def test_a_pass_with_which_no_edges_can_be_fitted_is_in_the_books(tiny: Any) -> None:
+    def flatten(activation: Any, hook: Any) -> Any:
+        return torch.ones_like(activation)
+
+    with mi_probe.attach(tiny, replace(WHAT, when="after", calibration_tokens=6)) as probe:
+        with (
+            tiny.hooks(fwd_hooks=[("blocks.2.hook_resid_post", flatten)]),
+            pytest.raises(InputError, match=r"at hook point 'resid_post.2', pairs of tokens take tokens that differ"),
+        ):
+            tiny("abcdefgh")
+        assert probe.ledger.passes == {NO_EDGES: 1}
+        assert probe.ledger.tokens.total() == 9
+        assert probe.tokens_seen == 0
+        tiny("abcdefgh")
+        assert probe.tokens_seen == 8
+        assert (probe.estimate_token_pairs().pairs > 0).any()
+
+
 def test_labels_that_do_not_fit_are_named_and_nothing_is_counted(tiny: Any) -> None:
     what = replace(WHAT, by="label", labels=("letter", "blank"))
     with mi_probe.attach(tiny, what) as probe:
@@ -296,12 +341,13 @@ def test_labels_may_be_of_any_whole_numbers_and_nothing_else(tiny: Any) -> None:
         probe.labels = np.array([[0, 1, 0, 1]], dtype=np.uint64)
         tiny("abc")
         assert probe.tokens_seen == 12
-        for wrong in ([[0, 1], [0]], torch.zeros((1, 4), dtype=torch.bfloat16), np.full((1, 4), 255, dtype=np.uint8)):
+        byte = np.full((1, 4), 255, dtype=np.uint8)
+        for wrong in ([[0, 1], [0]], torch.zeros((1, 4), dtype=torch.bfloat16), byte, [["letter"] * 4], [None] * 4):
             probe.labels = wrong
             with pytest.raises(InputError, match="the labels of this forward pass must be"):
                 tiny("abc")
     assert probe.tokens_seen == 12
-    assert probe.status().passes["it had no labels, or others than one for each token"] == 3
+    assert probe.status().passes["it had no labels, or others than one for each token"] == 5
 
 
 def test_labels_of_a_pass_that_failed_are_not_those_of_the_next(tiny: Any) -> None:
@@ -382,8 +428,13 @@ def test_dimensions_that_do_not_vary_are_in_no_pair_with_edges_of_its_own_and_gi
     by_list.update("x", np.concatenate([np.insert(x, [3, 16, 16, 36], 5.0, axis=1) for x in texts]))
     assert by_list.binnings["x"].names == tuple(str(k) for k in range(2, 30) if k not in dead)
     nothing = ProbeState(what)
-    with pytest.raises(InputError, match="over the 100 that edges are fitted on no dimension varies"):
+    with pytest.raises(InputError, match=r"at 'x', .* over the 100 that edges are fitted on no dimension varies"):
         nothing.update("x", np.ones((100, 40)))
+    nothing.update("x", np.ones((50, 40)))
+    with pytest.raises(InputError, match=r"at 'x', .* over the 50 that edges"):
+        nothing.estimate_token_pairs()
+    with pytest.raises(InputError, match=r"at 'x', .* over the 50 that edges"):
+        nothing.save("nowhere.safetensors")
 
 
 def test_edges_are_taken_whatever_varies_and_refused_for_dimensions_that_were_not_asked_for(tiny: Any) -> None:

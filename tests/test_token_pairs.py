@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 import mi_probe
-from mi_probe import Binning, Probe
+from mi_probe import Binning, Probe, token_pairs
+from mi_probe.binning import mean_and_sd
 from mi_probe.errors import HookPointError, InputError
 from mi_probe.estimators import estimate_tables
+from mi_probe.tokenpairs import standardised
 
 TEXT = "A cup of coffee, and another Cup of strong coffee. Coffee-houses sell coffee by the cup; no tea."
 
@@ -75,6 +78,27 @@ def test_two_identical_tokens_share_all_they_have_and_unrelated_ones_nothing() -
     assert abs(rest.mean()) < 0.003
 
 
+@pytest.mark.parametrize("tokens", [2, 3, 8, 19, 20])
+def test_a_note_says_what_a_few_tokens_share_for_being_standardised_by_themselves(coffee: Any, tokens: int) -> None:
+    rng = np.random.default_rng(5)
+    draws = [token_pairs(rng.standard_normal((tokens, 768))) for _ in range(max(2, 60 // tokens))]
+    alone = min(1 / (tokens - 1) ** 2, np.log(2))
+    mean = np.mean([point.pairs().mean() for point in draws])
+    assert (mean > alone) if tokens < 8 else (0.7 * alone < mean < 1.4 * alone)
+    text = " coffee" * tokens
+    read = mi_probe.read_text(coffee, text, layers=[0, 3]).token_pairs([0, 1])
+    said = [[note for note in point.notes if "by themselves" in note] for point in (draws[0], *read.values())]
+    assert said[1:] == said[:1] * 2
+    assert len(said[0]) == (tokens < 20)
+    assert all(note.startswith(f"{tokens} tokens") and f"share {alone:.2g} nats or more" in note for note in said[0])
+    given = mi_probe.read_text(coffee, text, layers=[3])
+    for point in (
+        token_pairs(rng.standard_normal((2, 768)), standard="none"),
+        given.token_pairs(standard=mi_probe.Reading.standard_of([given]))["hidden_states.3"],
+    ):
+        assert not any("by themselves" in note for note in point.notes)
+
+
 def test_outliers_of_a_token_are_left_out_for_it_alone() -> None:
     x = np.random.default_rng(1).standard_normal((5, 300))
     x[2, 17] = 40.0
@@ -106,6 +130,31 @@ def test_dimensions_are_standardised_by_the_text_by_a_corpus_or_by_given_numbers
         standardised(x, Binning(np.zeros((50, 1)), "equal_count"))
     with pytest.raises(InputError, match="standard must be 'text'"):
         standardised(x, "corpus")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["equal_count", "equal_width"])
+@pytest.mark.parametrize("constant", [0.0, -3.0, 1e6])
+def test_dimensions_that_do_not_vary_in_a_corpus_tell_nothing(method: Any, constant: float) -> None:
+    rng = np.random.default_rng(3)
+    corpus = rng.standard_normal((300, 90)).astype(np.float32)
+    corpus[:, ::3] = constant
+    alive = np.arange(90) % 3 > 0
+    two = np.arange(90) == 1
+    corpus[:, two] = np.where(rng.random((300, 1)) < 0.3, 2.0, 0.0)  # of two values, and varies all the same
+    fitted = Binning.fit(corpus, method=method, bins=6)
+    for edges in (fitted, replace(fitted, sample=fitted.counted(fitted.encode(corpus)))):
+        np.testing.assert_array_equal(edges.varies, alive)
+        z = standardised(corpus[:5], edges)
+        np.testing.assert_array_equal(np.isnan(z).all(axis=0), ~alive)
+        with_dead = token_pairs(corpus[:5], standard=edges, bins=4)
+        without = token_pairs(corpus[:5, alive], standard=mean_and_sd(corpus[:, alive]), bins=4)
+        np.testing.assert_allclose(with_dead.pairs(), without.pairs(), atol=1e-12)
+
+
+@pytest.mark.parametrize("standard", [None, 3.0, (1, 2, 3), ("a", "b")])
+def test_a_standard_that_is_none_is_refused(standard: Any) -> None:
+    with pytest.raises(InputError, match="standard must be 'text', 'none', a Binning, or means and standard deviations; got"):
+        token_pairs(np.eye(4), standard=standard)
 
 
 def test_edges_of_a_corpus_standardise_a_text(coffee: Any, reading: mi_probe.Reading) -> None:
@@ -140,6 +189,17 @@ def test_tokens_are_found_by_word_id_pattern_part_and_mask(reading: mi_probe.Rea
     assert found(part=slice(-2, None)) == list(reading.names[-2:])
     mask = np.arange(len(reading.tokens)) % 5 == 1
     assert found(mask=mask) == list(reading.names[1::5])
+
+
+def test_what_begins_or_ends_with_no_letter_is_found_right_beside_letters(tiny: Any) -> None:
+    reading = mi_probe.read_text(tiny, "It's 5% of tea, ite\u0301 ite\u0301s", layers=[1])  # a token is a byte
+    for word, ends in (("'S", ["It's"]), ("%", ["It's 5%"]), (",", ["It's 5% of tea,"]), ("it", ["It"])):
+        found = [reading.text[: reading.spans[k, 1]] for k in reading.select(word)]
+        assert found[:1] == ends
+    assert len(reading.select("ite\u0301")) == 1  # a mark on a letter is of the word
+    for word in ("ea", "o", "tea, it"):
+        with pytest.raises(InputError, match=f"the word '{word}' does not occur"):
+            reading.select(word)
 
 
 def test_a_word_of_several_tokens_is_where_it_ends(tiny: Any) -> None:
@@ -186,6 +246,8 @@ def test_what_is_not_there_is_named(coffee: Any, reading: mi_probe.Reading) -> N
         ({"part": "no coffee"}, "the passage 'no coffee' does not occur in 'text'"),
         ({"mask": [True, False]}, r"for each of the \d+ tokens; got bool of shape \(2,\)"),
         ({"mask": np.zeros(len(reading.tokens))}, r"True or False for each of the \d+ tokens; got float64"),
+        ({"word": 5}, "a word is text; got 5"),
+        ({"pattern": 5}, "the pattern 5 is no regular expression"),
         ({}, "say which tokens by one of word, ids, pattern, part, mask; got none"),
         ({"word": "a", "part": "b"}, "got word and part"),
     ):

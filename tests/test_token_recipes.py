@@ -162,6 +162,10 @@ def test_distance_over_corpus_takes_hook_points_from_any_probe_of_equal_count_bi
     common = ["run", "distance_over_corpus", "--model", str(tiny_folder), "--text", "the quick brown fox", "--out"]
     run(*common, str(tmp_path / "a"), "--probe", "dimension_pairs", "--furthest", "2")
     assert pd.read_csv(tmp_path / "a" / "over_distance.csv")["key"].tolist()[:3] == ["1", "2", "unrelated"]
+    by_label = mi_probe.Probe(variables="tokens", by="label", labels=["a"], layers=[1], furthest=3)
+    (tmp_path / "by_label.toml").write_text(by_label.to_toml())
+    run(*common, str(tmp_path / "c"), "--probe", str(tmp_path / "by_label.toml"))
+    assert pd.read_csv(tmp_path / "c" / "over_distance.csv")["key"].tolist() == ["1", "2", "3", "unrelated"]
     with pytest.raises(MIProbeError, match="method and variables = 'tokens' do not go together"):
         run(*common, str(tmp_path / "b"), "--probe", "course_histogram")
     assert not (tmp_path / "b").exists()

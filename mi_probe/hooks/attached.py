@@ -39,6 +39,7 @@ from mi_probe.ledger import (
     DETACHED,
     HOOKS_GONE,
     MISFIT,
+    NO_EDGES,
     NO_LABELS,
     NO_MEMORY,
     NO_TOKENS,
@@ -519,6 +520,9 @@ class AttachedProbe(ProbeState):
                 except MemoryRefusedError:
                     self.ledger.enter_uncounted(NO_MEMORY, size)
                     raise
+                except InputError:
+                    self.ledger.enter_uncounted(NO_EDGES, size)
+                    raise
         if error is not None and refused == RAISED:  # it is on its way to the user, and goes there as it is
             error.add_note("mi_probe: none of the tokens of this forward pass was counted.")
         elif message and (error is None or refused == STOPPED):
@@ -529,7 +533,12 @@ class AttachedProbe(ProbeState):
         taken = self._whole(batch)
         self._require_memory_for(taken)
         places = choice.places(self._documents_of(run, rows), self._texts_of(run, rows), labels)
-        completed = {key: self.streams[key].completed_by(prepared, places) for key, prepared in taken.items()}
+        completed: dict[str, PointCounts | None] = {}
+        for key, prepared in taken.items():
+            try:
+                completed[key] = self.streams[key].completed_by(prepared, places)
+            except InputError as error:
+                raise InputError(f"at hook point '{key}', {error}") from None
         try:
             if self.share is None:
                 for key, prepared in taken.items():
