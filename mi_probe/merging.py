@@ -107,7 +107,7 @@ def merge_files(
 
 def _summary(state: ProbeState) -> str:
     totals = totals_of(state.run)
-    said = [f"{state.tokens_seen:,} tokens", *(f"{n:,.10g} {name}" for name, n in totals.items() if n)]
+    said = [f"{state.tokens_seen:,} tokens", *(f"{n:,.10g} {name if n != 1 else name[:-1]}" for name, n in totals.items() if n)]
     return "; ".join([", ".join(said), *described(state.parts)])
 
 
@@ -118,7 +118,7 @@ def _require_alike(path: Path, header: Mapping[str, Any], other: Path, theirs: M
             {
                 **{name: (each.get("model") or {}).get(name) for name in SAME_MODEL},
                 "the fingerprint of its weights": (each.get("run") or {}).get("weights"),
-                "hook points": ", ".join(point["name"] for point in each["points"]),
+                "the list of hook points": ", ".join(point["name"] for point in each["points"]),
             }
             for each in (header, theirs)
         )

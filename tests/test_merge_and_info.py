@@ -142,7 +142,7 @@ def bad_files(files: Files, folder: Path) -> dict[str, tuple[list[Path], type[MI
             MergeError,
             "skip_first is 1 against 0",
         ),
-        "other hook points": ([first, folder / "fewer"], MergeError, "hook points is resid_post.0, resid_post.1 in"),
+        "other hook points": ([first, folder / "fewer"], MergeError, "the list of hook points is resid_post.0, resid_post.1 in"),
         "other edges": ([first, other], MergeError, "binnings differ"),
         "a result": ([first, result], StoreError, "holds a result"),
         "edges": ([first, edges], StoreError, "holds edges"),
