@@ -102,6 +102,7 @@ def token_maps(result: MIResult, *, points: Sequence[str] | None = None, units: 
         axes.set_title(label(name), loc="left", fontsize=10)
     sizes = " or ".join(f"{size:,}" for size in dict.fromkeys(len(point.names) for point in several))
     figure.supxlabel(f"{sizes} tokens, in the order of the text ({_left_out(several)})", fontsize=10)
+    figure.draw_without_rendering()  # squares find their room at the second drawing; at the first, titles stand half outside
     return figure
 
 

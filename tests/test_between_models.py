@@ -358,6 +358,9 @@ def test_figures_draw_the_rectangle_and_what_fades() -> None:
     np.testing.assert_array_equal(lines["from hidden_states.0 (embedding)"].get_ydata(), table["itself"])
     np.testing.assert_array_equal(lines["from hidden_states.0 (embedding)"].get_xdata(), [1, 2])
     np.testing.assert_array_equal(right.get_lines()[0].get_ydata(), table["others"])
+    assert lines["from hidden_states.0 (embedding)"].get_color() == left.get_xticklabels()[0].get_color()
+    later = plots.fading(table.assign(start="hidden_states.1")).axes[0].get_lines()
+    assert left.get_xticklabels()[0].get_color() not in [line.get_color() for line in later]
     with pytest.raises(InputError, match="units"):
         plots.fading(table, units="hartleys")
 

@@ -63,6 +63,7 @@ def test_the_sweep_draws_a_u_a_line_and_a_parabola_through_the_estimates(units: 
     points = left.containers[0].lines[0]
     np.testing.assert_allclose(np.asarray(points.get_ydata(), dtype=float), scale * table["mi"])
     assert units in left.get_ylabel()
+    assert f"-½ {'ln' if units == 'nats' else 'log₂'}(" in left.get_legend().get_texts()[0].get_text()
     for axes, known, drawn in (
         (middle, lambda r: r, "covariance"),
         (right, lambda r: r**2, "squared_covariance"),
@@ -88,6 +89,18 @@ def test_pairs_are_drawn_above_the_gaussian_curve_and_marked_ones_are_numbered(v
     assert [text.get_text() for text in left.texts] == ["1", "2"]
     shares = point.linear_share()
     assert sum(bar.get_height() for bar in right.patches) == np.isfinite(shares).sum()
+
+
+def test_the_curve_says_the_logarithm_of_its_unit_and_bars_end_below_the_legend() -> None:
+    x = np.random.default_rng(3).standard_normal((400, 24))
+    x += 0.6 * x[:, :1] + 0.3 * x[:, 1:2] ** 2  # lines and curves: shares from 0 to 1
+    figure = plots.mi_against_correlation(mi_probe.pairwise(x, p_values="none"), units="bits")
+    figure.canvas.draw()
+    left, right = figure.axes
+    assert [str(line.get_label()) for line in left.get_lines()][0] == "Gaussian pairs, -½ log₂(1 - r²)"
+    box = right.get_legend().get_window_extent()
+    assert len([bar for bar in right.patches if bar.get_height()]) > 20
+    assert not any(bar.get_window_extent().overlaps(box) for bar in right.patches if bar.get_height())
 
 
 def test_hardly_any_pairs_still_draw_and_absent_columns_are_refused() -> None:
