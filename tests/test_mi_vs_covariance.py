@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,16 @@ def call(*arguments: str) -> None:
 
 
 def test_the_recipe_writes_what_it_says_and_its_tables_are_those_of_the_library(
-    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    titles: list[str] = []
+    draw = plots.pair_scatter
+
+    def drawn(panels: Any, **options: Any) -> Any:
+        titles.extend(panel[0] for panel in panels)
+        return draw(panels, **options)
+
+    monkeypatch.setattr(plots, "pair_scatter", drawn)
     (tmp_path / "one.txt").write_text("a short text about coffee and nothing else, " * 5)
     out = tmp_path / "out"
     options = ["--at", "hidden_states.1", "--bins", "4", "--text-file", str(tmp_path / "one.txt"), "--units", "bits"]
@@ -36,6 +45,9 @@ def test_the_recipe_writes_what_it_says_and_its_tables_are_those_of_the_library(
     shapes = pd.read_csv(out / "shapes.csv")
     pd.testing.assert_frame_equal(shapes, simulated.measure(simulated.all_shapes(), samples=300), rtol=1e-9)
     assert pd.read_csv(out / "sweep.csv")["known_correlation"].tolist() == [k / 10 for k in range(-9, 10)]
+    first = found[found.correlation.abs() <= 0.2].iloc[0]  # in clouds ± is two standard errors, as the bars beside it are
+    mi, error = (first[["continuous", "se"]] / np.log(2)).astype(float)
+    assert f"1: much MI, weak r\nMI {mi:.2f} ± {2 * error:.2f} bits, r {first.correlation:+.2f}" in titles
     share = 100 * linearity.explained(point).linear_share
     assert f"At hidden_states.1: 120 pairs share {linearity.explained(point).continuous / np.log(2):.3f} bits" in printed
     assert f"{share:.0f} %" in printed
@@ -91,15 +103,16 @@ def test_pairs_are_drawn_above_the_gaussian_curve_and_marked_ones_are_numbered(v
     assert sum(bar.get_height() for bar in right.patches) == np.isfinite(shares).sum()
 
 
-def test_the_curve_says_the_logarithm_of_its_unit_and_bars_end_below_the_legend() -> None:
-    x = np.random.default_rng(3).standard_normal((400, 24))
-    x += 0.6 * x[:, :1] + 0.3 * x[:, 1:2] ** 2  # lines and curves: shares from 0 to 1
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_the_curve_says_the_logarithm_of_its_unit_and_bars_end_below_the_legend(seed: int) -> None:
+    x = np.random.default_rng(seed).standard_normal((112, 40))
+    x += 0.3 * x[:, :1] + 0.3 * x[:, 1:2] ** 2  # lines and curves: shares from 0 to 1, a few pairs each
     figure = plots.mi_against_correlation(mi_probe.pairwise(x, p_values="none"), units="bits")
     figure.canvas.draw()
     left, right = figure.axes
-    assert [str(line.get_label()) for line in left.get_lines()][0] == "Gaussian pairs, -½ log₂(1 - r²)"
+    assert left.get_lines()[0].get_label() == "Gaussian pairs, -½ log₂(1 - r²)"
     box = right.get_legend().get_window_extent()
-    assert len([bar for bar in right.patches if bar.get_height()]) > 20
+    assert len([bar for bar in right.patches if bar.get_height()]) > 5
     assert not any(bar.get_window_extent().overlaps(box) for bar in right.patches if bar.get_height())
 
 

@@ -147,6 +147,7 @@ def run(
     model: str = "coffee-gpt2",
     texts: mi_probe.options.Texts = mi_probe.options.Texts(seed=3),
     mode: Literal["a", "b"] = "a",
+    bins: int | Literal["auto"] = "auto",
     layers: list[int] | None = None,
     out: Path = Path("mi_probe_out"),
 ) -> list[str]:
@@ -265,6 +266,7 @@ def test_every_option_is_assigned_its_default_and_says_what_the_docstring_says(
     if name == "all_of_it":
         options = next(cell.text for cell in cells if cell.parameters)
         assert '# A model.\nmodel = "coffee-gpt2"\n# One of "a", "b".\nmode = "a"\n' in options
+        assert '# (int | "auto")\nbins = "auto"\n' in options
         assert "# Some layers, or none. (list[int])\nlayers = None\n" in options
         assert "    # For that order, and for the sample that edges are fitted on.\n    seed=3,\n" in names_of_texts(cells)
 
