@@ -427,8 +427,10 @@ def test_across_depth_measures_from_each_start_to_all_later_places(tiny_folder: 
     point = fewer["resid_post.1 -> resid_post.2"]
     assert (point.between().shape, len(point.itself)) == ((5, 5), 5)
     assert "bits" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"nothing comes after 'hidden_states\.3', the last place"):
+        run_recipe("across_depth", tiny_folder, tmp_path / "wrong", *text, "--start", "hidden_states.3")
     for wrong in (
-        ("--start", "hidden_states.3"),
+        ("--start", "hidden_states.4"),
         ("--start", "resid_pre.0"),
         ("--heat-map-at", "hidden_states.2 -> hidden_states.3"),
     ):

@@ -310,7 +310,7 @@ def test_cells_begin_at_comments_after_an_empty_line_and_do_what_the_function_do
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("            return said\n", "            return said + [word]\n", "all_of_it.py, line 80: a return before the last"),
+        ("            return said\n", "            return said + [word]\n", "all_of_it.py, line 81: a return before the last"),
         ("for word in said", "for WORDS in said", "all_of_it.py: WORDS stands for"),
         ("said", "display", "all_of_it.py: display stands for"),
         ("joined", "began", "all_of_it.py: began stands for"),

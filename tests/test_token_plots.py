@@ -210,6 +210,14 @@ def test_the_legend_of_a_large_model_names_all_its_layers_inside_the_figure() ->
     assert box.x0 >= figure.axes[1].get_window_extent().x1
 
 
+def test_of_one_text_the_figure_shows_and_says_neither_errors_nor_unrelated_texts() -> None:
+    table = bands()
+    assert plots.over_distance(table).axes[0].get_title("left") == "bars: two standard errors"
+    alone = plots.over_distance(table.assign(se=np.nan, mi=table.mi.where(table.key != "unrelated")))
+    alone.canvas.draw()
+    assert [axes.get_title("left") for axes in alone.axes] == ["no errors: they take several texts"]
+
+
 def test_without_unrelated_tokens_there_is_no_panel_for_them() -> None:
     assert len(plots.over_distance(bands(unrelated=False)).axes) == 1
     assert plots.over_distance(bands(), log=False).axes[0].get_xscale() == "linear"

@@ -215,5 +215,6 @@ def test_distance_over_one_text_says_that_there_are_no_others(
     printed = capsys.readouterr().out
     line = next(line for line in printed.splitlines() if line.startswith("hidden_states.0"))
     assert line.split()[3] == "none"
+    assert "Errors:   none are known: they take several texts" in printed
     assert "it takes several texts" in line
     assert "nan" not in printed
