@@ -9,7 +9,7 @@ import numpy as np
 
 from mi_probe.canvas import BLUE, GREEN, GREY, VERMILION
 from mi_probe.canvas import figure as new_figure
-from mi_probe.marks import depth_axis, label
+from mi_probe.marks import depth_axis, is_embedding, label
 from mi_probe.pointresult import PairwiseMI
 from mi_probe.units import Units, per_nat
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fading", "rectangle"]
 
-_STARTS = [BLUE, VERMILION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # Okabe and Ito's, told apart by everyone
+_STARTS = [BLUE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # Okabe and Ito's, told apart by everyone
 
 
 def fading(table: pandas.DataFrame, *, units: Units = "nats") -> Figure:
@@ -48,7 +48,9 @@ def fading(table: pandas.DataFrame, *, units: Units = "nats") -> Figure:
     starts = list(dict.fromkeys(table["start"]))
     order = {name: k for k, name in enumerate(dict.fromkeys([*starts[:1], *table["place"], *starts]))}
     figure, (left, right) = new_figure(1, 2, size=(11.0, 4.4))
-    for start, colour in zip(starts, cycle(_STARTS), strict=False):
+    others = cycle(_STARTS)
+    for start in starts:
+        colour = VERMILION if is_embedding(start) else next(others)  # that of its tick
         rows = table[table["start"] == start]
         at = [order[name] for name in rows["place"]]
         left.fill_between(at, rows["itself_low"], rows["itself_high"], color=colour, alpha=0.25, lw=0)

@@ -156,6 +156,12 @@ def _by_shards(point: PairwiseMI) -> NDArray[np.float64]:
 
 def _require(point: PairwiseMI, *wanted: str) -> None:
     absent = [what for what in wanted if what not in point.columns]
+    if "continuous" in absent and point.method == "equal_count" and point.samples < point.bins**2:
+        raise InputError(
+            f"what covariance sees needs the MI before binning (`continuous`), and {point.samples:,} samples in "
+            f"{point.bins**2:,} cells cannot show it: it takes at least as many samples as cells. "
+            f"Take fewer than {point.bins} bins, or a longer text."
+        )
     if absent:
         raise InputError(
             f"what covariance sees needs columns that are not here: {', '.join(absent)}. `continuous` takes equal-count bins and "

@@ -368,7 +368,8 @@ class Reading:
         names = [self.names[k] for k in chosen]
         if len(chosen) < 2:
             raise InputError(
-                f"a pair takes two tokens, and '{self.name}' has {len(names)} of those asked for: {', '.join(names) or 'none'}."
+                f"a pair takes two tokens, and '{self.name}' has {len(names)} of those asked for: "
+                f"{', '.join(names) or 'none'}. Ask for others, such as a word that occurs more often, or take a longer text."
             )
         return chosen, names
 

@@ -10,7 +10,7 @@ from mi_probe.canvas import BLUE, GREEN, GREY, VERMILION
 from mi_probe.canvas import figure as new_figure
 from mi_probe.linearity import explained
 from mi_probe.pointresult import PairwiseMI
-from mi_probe.units import Units, per_nat
+from mi_probe.units import Units, logarithm, per_nat
 
 if TYPE_CHECKING:
     import pandas
@@ -45,7 +45,7 @@ def mi_and_covariance(table: pandas.DataFrame, *, units: Units = "nats") -> Figu
     grid = np.linspace(-far, far, 401)
     exact = scale * -0.5 * np.log1p(-np.minimum(grid**2, 1 - 1e-12))
     figure, (left, middle, right) = new_figure(1, 3, size=(13, 4.2))
-    left.plot(grid, exact, color=GREY, lw=1.2, label="exact, -½ ln(1 - ρ²)")
+    left.plot(grid, exact, color=GREY, lw=1.2, label=f"exact, -½ {logarithm(units)}(1 - ρ²)")
     left.errorbar(rho, scale * table["mi"], 2 * scale * table["se"], fmt="o", ms=4, color=BLUE, lw=1, label="estimate ± 2 se")
     left.set_ylabel(f"mutual information ({units})")
     left.set_title("MI: a U, the same for both signs", loc="left", fontsize=10)
@@ -91,6 +91,8 @@ def mi_against_correlation(
     >>> len(mi_against_correlation(mi_probe.pairwise(np.random.default_rng(0).standard_normal((94, 9)))).axes)
     2
     """
+    from matplotlib.ticker import MaxNLocator
+
     means = explained(point)  # raises where a column is missing
     scale = per_nat(units)
     r, mi = np.abs(point.pairs("correlation")), scale * point.pairs("continuous")
@@ -104,7 +106,8 @@ def mi_against_correlation(
     else:
         left.scatter(r, mi, s=10, alpha=0.6, color=BLUE, lw=0, label="pairs")
     grid = np.linspace(0, far, 300)
-    left.plot(grid, -0.5 * scale * np.log1p(-(grid**2)), color=VERMILION, lw=2, label="Gaussian pairs, -½ ln(1 - r²)")
+    curve = f"Gaussian pairs, -½ {logarithm(units)}(1 - r²)"
+    left.plot(grid, -0.5 * scale * np.log1p(-(grid**2)), color=VERMILION, lw=2, label=curve)
     if marked is not None and len(marked):
         x, y = marked["correlation"].abs(), scale * marked["continuous"]
         left.errorbar(x, y, 2 * scale * marked["se"], fmt="s", ms=5, color="black", lw=1, label="disagree most (± 2 se)")
@@ -128,7 +131,9 @@ def mi_against_correlation(
     )
     right.set_ylabel("pairs")
     right.set_title(f"{len(told):,} of {len(share):,} pairs: MI above two standard errors", loc="left", fontsize=10)
-    right.legend(fontsize=8, frameon=False)
+    right.yaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set_ylim(top=1.35 * max(bar.get_height() for bar in right.patches) or 1)  # bars end below the legend
+    right.legend(fontsize=8, loc="upper right", facecolor="white", edgecolor="none", framealpha=1)
     for axes in (left, right):
         _plain(axes)
     return figure

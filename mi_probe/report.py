@@ -109,9 +109,15 @@ def describe(
     if best:
         lines.append("Strongest pairs:" if between else "Strongest pairs, each where it is strongest:")
         lines += [  # names of variables of two places have these in them
-            f"  {i} and {j} share {scale * mi:.3f} {units}" + ("" if between else f" at {point}") for point, i, j, mi in best
+            f"  {_named(i)} and {_named(j)} share {scale * mi:.3f} {units}" + ("" if between else f" at {point}")
+            for point, i, j, mi in best
         ]
     return "\n".join(lines)
+
+
+def _named(variable: str) -> str:
+    """A token, "100 the", in quotation marks, without which its word reads as one of the sentence."""
+    return f"'{variable}'" if " " in variable else variable
 
 
 def _either(words: Iterable[str]) -> str:

@@ -102,6 +102,7 @@ def token_maps(result: MIResult, *, points: Sequence[str] | None = None, units: 
         axes.set_title(label(name), loc="left", fontsize=10)
     sizes = " or ".join(f"{size:,}" for size in dict.fromkeys(len(point.names) for point in several))
     figure.supxlabel(f"{sizes} tokens, in the order of the text ({_left_out(several)})", fontsize=10)
+    figure.draw_without_rendering()  # squares find their room at the second drawing; at the first, titles stand half outside
     return figure
 
 
@@ -180,7 +181,7 @@ def over_distance(table: pandas.DataFrame, *, units: Units = "nats", log: bool =
     names = list(dict.fromkeys(table["point"]))
     apart = table["key"] == "unrelated"
     columns = -(-len(names) // 26)  # a large model has more hook points than the figure has lines
-    if apart.any():
+    if table.loc[apart, "mi"].notna().any():
         figure, (axes, edge) = new_figure(1, 2, size=(6.4 + 2.2 * columns, 4.6), sharey=True, width_ratios=[8, 1])
     else:
         figure, axes = new_figure(size=(5.8 + 2.2 * columns, 4.6))
@@ -207,7 +208,8 @@ def over_distance(table: pandas.DataFrame, *, units: Units = "nats", log: bool =
     axes.axhline(0, color=GREY, lw=0.8, ls="--")
     axes.set_xlabel("distance (tokens)")
     axes.set_ylabel(f"mean mutual information of a pair ({units})")
-    axes.set_title("bars: two standard errors", loc="left", fontsize=9)
+    bars = "bars: two standard errors" if table["se"].notna().any() else "no errors: they take several texts"
+    axes.set_title(bars, loc="left", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside right center", ncols=columns)
     return figure

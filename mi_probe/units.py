@@ -8,7 +8,7 @@ import numpy as np
 
 from mi_probe.errors import InputError, nearest
 
-__all__ = ["Units", "per_nat"]
+__all__ = ["Units", "logarithm", "per_nat"]
 
 Units = Literal["nats", "bits"]
 
@@ -29,3 +29,19 @@ def per_nat(units: Units) -> float:
     if units not in get_args(Units):
         raise InputError(f"units are nats or bits; not {units!r}{nearest(str(units), get_args(Units))}.")
     return 1.0 if units == "nats" else float(1 / np.log(2))
+
+
+def logarithm(units: Units) -> str:
+    """The logarithm whose values are in a unit, as formulas write it.
+
+    Raises
+    ------
+    InputError
+        Unknown unit.
+
+    Examples
+    --------
+    >>> f"-½ {logarithm('bits')}(1 - r²)"
+    '-½ log₂(1 - r²)'
+    """
+    return "ln" if per_nat(units) == 1 else "log₂"

@@ -82,7 +82,9 @@ def run(
         places = [point.key for point in mi_probe.hooks.resolve(net, what)]
         starts = start or list(dict.fromkeys([places[0], places[(len(places) - 1) // 2]]))
         for name in starts:
-            mi_probe.errors.require_point(name, places[:-1])
+            mi_probe.errors.require_point(name, places)
+            if name == places[-1]:
+                raise mi_probe.errors.InputError(f"nothing comes after '{name}', the last place: start from an earlier one.")
         what = replace(what, between=tuple((name, later) for name in starts for later in places[places.index(name) + 1 :]))
         if heat_map_at is not None:
             mi_probe.errors.require_point(heat_map_at, mi_probe.hooks.couples(net, what))

@@ -106,11 +106,14 @@ def run(
     print("          what chance adds; ± is two standard errors, from shards of documents.")
     print(f"{'hook point':<20}{'neighbours':>11}{'furthest':>10}   other texts     above them up to")
     for row in reach.itertuples():
-        other = f"{scale * row.unrelated:.3f} ± {2 * scale * row.unrelated_se:.3f}"
+        known = row.unrelated == row.unrelated  # of one text there are none
+        other = f"{scale * row.unrelated:.3f} ± {2 * scale * row.unrelated_se:.3f}" if known else f"{'none':<13}"
         upto = "not even neighbours" if row.reach == 0 else f"{row.reach:.0f} apart"
         upto = upto if row.reach >= 0 else "? (it takes several texts)"
         print(f"{row.Index:<20}{scale * row.nearest:>11.3f}{scale * row.farthest:>10.3f}   {other}   {upto}")
-    if table.shards.max() < 8:
+    if table.shards.max() < 2:
+        print("Errors:   none are known: they take several texts, as one counts once, however long it is.")
+    elif table.shards.max() < 8:
         print(f"Errors:   rough ones, from {table.shards.max()} sets of documents: a text counts once, however long it is.")
     print(f"Figure:   {out / 'over_distance.png'}")
     print(f"Results:  {out / 'over_distance.csv'}, {out / 'reach.csv'}, {out / 'state.safetensors'}")

@@ -118,7 +118,7 @@ def run(
     names = [*(f"{k}: much MI, weak r" for k in range(1, len(picks) + 1)), "for comparison: the largest |r|"]
     panels = []
     for name, row in zip(names, (*picks.itertuples(), *straight.itertuples()), strict=False):
-        label = f"{name}\nMI {scale * row.continuous:.2f} ± {scale * row.se:.2f} {units}, r {row.correlation:+.2f}"
+        label = f"{name}\nMI {scale * row.continuous:.2f} ± {2 * scale * row.se:.2f} {units}, r {row.correlation:+.2f}"
         panels.append((label, f"dimension {row.i}", f"dimension {row.j}", cloud[:, int(row.i)], cloud[:, int(row.j)]))
     figures["clouds.png"] = mi_probe.plots.pair_scatter(panels)
     for name, figure in figures.items():

@@ -125,8 +125,10 @@ def run(
         print(f"{kind + ':':<10} {mean:.3f} {units} a pair on average over the blocks, by nearest neighbours {near:.3f};")
         print(f"           the most at block {of.block[top]}, {scale * of['mean'][top]:.3f} {units}.")
         print(f"           It falls with distance (tau < 0) in {falls} of {len(of)} blocks; with q <= .05 in {plain},")
-        print(f"           by Mantel's test in {dealt_out}. Histogram and nearest neighbours put pairs in the same order")
-        print(f"           with tau {of.ksg_tau.min():.2f} to {of.ksg_tau.max():.2f}.")
+        print(f"           by Mantel's test in {dealt_out}.")
+        if of.ksg_tau.notna().any():
+            order = f"tau {of.ksg_tau.min():.2f} to {of.ksg_tau.max():.2f}"
+            print(f"           Histogram and nearest neighbours put pairs in the same order with {order}.")
     each = blocks.drop_duplicates("block")
     differ, strictly, slopes = (int((each[p] <= 0.05).sum()) for p in ("means_q", "means_p_bonferroni", "taus_q"))
     print(f"Both:      means differ in {differ} of {len(each)} blocks (q <= .05; by Bonferroni in {strictly}), tau in {slopes}.")

@@ -358,6 +358,9 @@ def test_figures_draw_the_rectangle_and_what_fades() -> None:
     np.testing.assert_array_equal(lines["from hidden_states.0 (embedding)"].get_ydata(), table["itself"])
     np.testing.assert_array_equal(lines["from hidden_states.0 (embedding)"].get_xdata(), [1, 2])
     np.testing.assert_array_equal(right.get_lines()[0].get_ydata(), table["others"])
+    assert lines["from hidden_states.0 (embedding)"].get_color() == left.get_xticklabels()[0].get_color()
+    later = plots.fading(table.assign(start="hidden_states.1")).axes[0].get_lines()
+    assert left.get_xticklabels()[0].get_color() not in [line.get_color() for line in later]
     with pytest.raises(InputError, match="units"):
         plots.fading(table, units="hartleys")
 
@@ -426,8 +429,10 @@ def test_across_depth_measures_from_each_start_to_all_later_places(tiny_folder: 
     point = fewer["resid_post.1 -> resid_post.2"]
     assert (point.between().shape, len(point.itself)) == ((5, 5), 5)
     assert "bits" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"nothing comes after 'hidden_states\.3', the last place"):
+        run_recipe("across_depth", tiny_folder, tmp_path / "wrong", *text, "--start", "hidden_states.3")
     for wrong in (
-        ("--start", "hidden_states.3"),
+        ("--start", "hidden_states.4"),
         ("--start", "resid_pre.0"),
         ("--heat-map-at", "hidden_states.2 -> hidden_states.3"),
     ):

@@ -145,5 +145,7 @@ def test_absent_columns_and_unknown_words_are_refused_with_the_way_out() -> None
     for function in (linearity.explained, linearity.beyond_covariance):
         with pytest.raises(InputError, match=r"not here: continuous.*equal-count"):
             function(wide)
+    with pytest.raises(InputError, match=r"94 samples in 225 cells cannot show it.*fewer than 15 bins, or a longer text"):
+        linearity.explained(mi_probe.pairwise(x, bins=15))
     with pytest.raises(InputError, match="did you mean 'linear'"):
         linearity.beyond_covariance(mi_probe.pairwise(x), over="linaer")  # type: ignore[arg-type]

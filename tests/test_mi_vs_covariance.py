@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,16 @@ def call(*arguments: str) -> None:
 
 
 def test_the_recipe_writes_what_it_says_and_its_tables_are_those_of_the_library(
-    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    titles: list[str] = []
+    draw = plots.pair_scatter
+
+    def drawn(panels: Any, **options: Any) -> Any:
+        titles.extend(panel[0] for panel in panels)
+        return draw(panels, **options)
+
+    monkeypatch.setattr(plots, "pair_scatter", drawn)
     (tmp_path / "one.txt").write_text("a short text about coffee and nothing else, " * 5)
     out = tmp_path / "out"
     options = ["--at", "hidden_states.1", "--bins", "4", "--text-file", str(tmp_path / "one.txt"), "--units", "bits"]
@@ -36,6 +45,9 @@ def test_the_recipe_writes_what_it_says_and_its_tables_are_those_of_the_library(
     shapes = pd.read_csv(out / "shapes.csv")
     pd.testing.assert_frame_equal(shapes, simulated.measure(simulated.all_shapes(), samples=300), rtol=1e-9)
     assert pd.read_csv(out / "sweep.csv")["known_correlation"].tolist() == [k / 10 for k in range(-9, 10)]
+    first = found[found.correlation.abs() <= 0.2].iloc[0]  # in clouds ± is two standard errors, as the bars beside it are
+    mi, error = (first[["continuous", "se"]] / np.log(2)).astype(float)
+    assert f"1: much MI, weak r\nMI {mi:.2f} ± {2 * error:.2f} bits, r {first.correlation:+.2f}" in titles
     share = 100 * linearity.explained(point).linear_share
     assert f"At hidden_states.1: 120 pairs share {linearity.explained(point).continuous / np.log(2):.3f} bits" in printed
     assert f"{share:.0f} %" in printed
@@ -63,6 +75,7 @@ def test_the_sweep_draws_a_u_a_line_and_a_parabola_through_the_estimates(units: 
     points = left.containers[0].lines[0]
     np.testing.assert_allclose(np.asarray(points.get_ydata(), dtype=float), scale * table["mi"])
     assert units in left.get_ylabel()
+    assert f"-½ {'ln' if units == 'nats' else 'log₂'}(" in left.get_legend().get_texts()[0].get_text()
     for axes, known, drawn in (
         (middle, lambda r: r, "covariance"),
         (right, lambda r: r**2, "squared_covariance"),
@@ -88,6 +101,19 @@ def test_pairs_are_drawn_above_the_gaussian_curve_and_marked_ones_are_numbered(v
     assert [text.get_text() for text in left.texts] == ["1", "2"]
     shares = point.linear_share()
     assert sum(bar.get_height() for bar in right.patches) == np.isfinite(shares).sum()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_the_curve_says_the_logarithm_of_its_unit_and_bars_end_below_the_legend(seed: int) -> None:
+    x = np.random.default_rng(seed).standard_normal((112, 40))
+    x += 0.3 * x[:, :1] + 0.3 * x[:, 1:2] ** 2  # lines and curves: shares from 0 to 1, a few pairs each
+    figure = plots.mi_against_correlation(mi_probe.pairwise(x, p_values="none"), units="bits")
+    figure.canvas.draw()
+    left, right = figure.axes
+    assert left.get_lines()[0].get_label() == "Gaussian pairs, -½ log₂(1 - r²)"
+    box = right.get_legend().get_window_extent()
+    assert len([bar for bar in right.patches if bar.get_height()]) > 5
+    assert not any(bar.get_window_extent().overlaps(box) for bar in right.patches if bar.get_height())
 
 
 def test_hardly_any_pairs_still_draw_and_absent_columns_are_refused() -> None:

@@ -147,6 +147,7 @@ def run(
     model: str = "coffee-gpt2",
     texts: mi_probe.options.Texts = mi_probe.options.Texts(seed=3),
     mode: Literal["a", "b"] = "a",
+    bins: int | Literal["auto"] = "auto",
     layers: list[int] | None = None,
     out: Path = Path("mi_probe_out"),
 ) -> list[str]:
@@ -265,6 +266,7 @@ def test_every_option_is_assigned_its_default_and_says_what_the_docstring_says(
     if name == "all_of_it":
         options = next(cell.text for cell in cells if cell.parameters)
         assert '# A model.\nmodel = "coffee-gpt2"\n# One of "a", "b".\nmode = "a"\n' in options
+        assert '# (int | "auto")\nbins = "auto"\n' in options
         assert "# Some layers, or none. (list[int])\nlayers = None\n" in options
         assert "    # For that order, and for the sample that edges are fitted on.\n    seed=3,\n" in names_of_texts(cells)
 
@@ -308,7 +310,7 @@ def test_cells_begin_at_comments_after_an_empty_line_and_do_what_the_function_do
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("            return said\n", "            return said + [word]\n", "all_of_it.py, line 80: a return before the last"),
+        ("            return said\n", "            return said + [word]\n", "all_of_it.py, line 81: a return before the last"),
         ("for word in said", "for WORDS in said", "all_of_it.py: WORDS stands for"),
         ("said", "display", "all_of_it.py: display stands for"),
         ("joined", "began", "all_of_it.py: began stands for"),

@@ -279,6 +279,14 @@ def test_the_shift_of_a_plain_histogram_is_shown_not_to_be_the_same_for_all_pair
     assert "no common shift" not in describe(MIResult({"ranks": ranks}))
 
 
+def test_tokens_are_named_in_quotation_marks_and_dimensions_are_not() -> None:
+    x = np.random.default_rng(2).standard_normal((94, 2))
+    x[:, 1] += x[:, 0]
+    tokens, dimensions = (describe(mi_probe.pairwise(x, names=names)) for names in (["39 the", "46 and"], ["39", "46"]))
+    assert "\n  '39 the' and '46 and' share " in tokens
+    assert "\n  39 and 46 share " in dimensions
+
+
 def test_the_description_of_unlike_points_says_so_and_of_nothing_says_nothing() -> None:
     x = np.random.default_rng(2).standard_normal((94, 4))
     other = mi_probe.pairwise(x[:, :3], bins=12, method="equal_width", correction="none")

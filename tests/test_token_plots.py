@@ -131,6 +131,16 @@ def test_maps_of_a_hook_point_that_is_not_there_are_refused() -> None:
         plots.token_maps(layers(2), points=["hidden_states.7"])
 
 
+@pytest.mark.parametrize("text", ["I", "coffee", "unreasonablylong"])
+def test_maps_of_few_tokens_are_whole_at_the_first_drawing(text: str) -> None:
+    figure = plots.token_maps(layers(3, names=tuple(f"{k + 100} {text}" for k in range(7))))
+    figure.canvas.draw()
+    words = [text for axes in figure.axes[:3] for text in (axes.title, axes._left_title, *axes.get_xticklabels())]  # type: ignore[attr-defined]
+    ends = [text.get_window_extent() for text in words if text.get_text()]
+    assert max(end.y1 for end in ends) <= figure.bbox.height
+    assert min(end.y0 for end in ends) >= figure._supxlabel.get_window_extent().y1  # type: ignore[attr-defined]
+
+
 def test_maps_of_a_long_text_name_only_some_tokens() -> None:
     names = tuple(f"{k + 1} word" for k in range(130))
     axes = plots.token_maps(layers(1, names=names)).axes[0]
@@ -198,6 +208,14 @@ def test_the_legend_of_a_large_model_names_all_its_layers_inside_the_figure() ->
     box = figure.legends[0].get_window_extent()
     assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
     assert box.x0 >= figure.axes[1].get_window_extent().x1
+
+
+def test_of_one_text_the_figure_shows_and_says_neither_errors_nor_unrelated_texts() -> None:
+    table = bands()
+    assert plots.over_distance(table).axes[0].get_title("left") == "bars: two standard errors"
+    alone = plots.over_distance(table.assign(se=np.nan, mi=table.mi.where(table.key != "unrelated")))
+    alone.canvas.draw()
+    assert [axes.get_title("left") for axes in alone.axes] == ["no errors: they take several texts"]
 
 
 def test_without_unrelated_tokens_there_is_no_panel_for_them() -> None:

@@ -209,3 +209,16 @@ def test_distance_over_corpus_of_texts_without_a_pair_writes_no_table(tiny_folde
     with pytest.raises(InputError, match="there is no pair of tokens at hidden_states"):
         run(*common, "--text-file", *(str(tmp_path / f"{k}.txt") for k in range(3)))
     assert [path.name for path in out.iterdir()] == ["state.safetensors"]
+
+
+def test_distance_over_one_text_says_that_there_are_no_others(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = ["--text", "the quick brown fox jumps over the lazy dog"]
+    run("run", "distance_over_corpus", "--model", str(tiny_folder), *text, "--layers", "0", "--out", str(tmp_path))
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if line.startswith("hidden_states.0"))
+    assert line.split()[3] == "none"
+    assert "Errors:   none are known: they take several texts" in printed
+    assert "it takes several texts" in line
+    assert "nan" not in printed

@@ -348,11 +348,14 @@ def _kind(hint: Any) -> str:
     """What may be written, where the default does not show it."""
     parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     names = []
+    words = [value for part in parts if typing.get_origin(part) is Literal for value in typing.get_args(part)]
     for part in parts:
-        if typing.get_origin(part) is Literal:
-            return f"One of {', '.join(map(_value, typing.get_args(part)))}."
-        if part is not type(None):
+        if part is not type(None) and typing.get_origin(part) is not Literal:
             names.append(part.__name__ if isinstance(part, type) and not typing.get_args(part) else str(part))
+    if words and names:
+        return f"({' | '.join([*names, *map(_value, words)])})"
+    if words:
+        return f"One of {', '.join(map(_value, words))}."
     return f"({' | '.join(names)})" if len(parts) > 1 else ""
 
 
