@@ -543,8 +543,9 @@ def reach(table: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         A row for each hook point: ``nearest`` and ``farthest``, the MI at the least and at the largest distance; ``unrelated``,
-        with ``unrelated_se``; and ``reach``, the largest distance up to which every band is above unrelated by two standard
-        errors of the difference, 0 if not even the first is. NaN where there is nothing to compare with.
+        with ``unrelated_se``; ``above``, the share of distances whose band is above unrelated by two standard errors of the
+        difference; and ``reach``, the largest distance up to which every band is, 0 if not even the first is. NaN where there
+        is nothing to compare with.
 
     Raises
     ------
@@ -556,8 +557,8 @@ def reach(table: pd.DataFrame) -> pd.DataFrame:
     >>> import pandas as pd
     >>> rows = [("p", "1", 1, 0.3), ("p", "2", 2, 0.2), ("p", "3-4", 3, 0.11), ("p", "unrelated", np.nan, 0.1)]
     >>> table = pd.DataFrame(rows, columns=["point", "key", "first", "mi"]).assign(last=[1, 2, 4, np.nan], se=0.02)
-    >>> reach(table)[["nearest", "farthest", "unrelated", "reach"]].values.tolist()
-    [[0.3, 0.11, 0.1, 2.0]]
+    >>> reach(table)[["nearest", "farthest", "unrelated", "above", "reach"]].values.tolist()
+    [[0.3, 0.11, 0.1, 0.5, 2.0]]
     """
     import pandas as pd
 
@@ -572,11 +573,13 @@ def reach(table: pd.DataFrame) -> pd.DataFrame:
         above = (near["mi"] - far["mi"] > 2 * np.hypot(near["se"], far["se"])).to_numpy()
         upto = len(above) if above.all() else int(above.argmin())
         known = np.isfinite(far["mi"]) and np.isfinite(far["se"])
+        wide = (near["last"] - near["first"] + 1).to_numpy()
         rows[name] = {
             "nearest": near["mi"].iloc[0],
             "farthest": near["mi"].iloc[-1],
             "unrelated": far["mi"],
             "unrelated_se": far["se"],
+            "above": float(wide[above].sum() / wide.sum()) if known else _NAN,
             "reach": (0.0 if upto == 0 else float(near["last"].iloc[upto - 1])) if known else _NAN,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("point")

@@ -37,14 +37,21 @@ def test_pairs_beside_unrelated_ones_are_ranked_among_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mi", "expected"),
-    [((0.3, 0.2, 0.15), 4), ((0.3, 0.101, 0.15), 1), ((0.1, 0.2, 0.2), 0), ((0.3, 0.2, 0.102), 2), ((0.3, np.nan, 0.2), 1)],
+    ("mi", "expected", "above"),
+    [
+        ((0.3, 0.2, 0.15), 4, 1.0),
+        ((0.3, 0.101, 0.15), 1, 0.75),
+        ((0.1, 0.2, 0.2), 0, 0.75),
+        ((0.3, 0.2, 0.102), 2, 0.5),
+        ((0.3, np.nan, 0.2), 1, 0.75),
+        ((0.1, 0.1, 0.1), 0, 0.0),
+    ],
 )
-def test_reach_ends_where_a_band_is_no_longer_above_unrelated(mi: tuple[float, ...], expected: float) -> None:
+def test_reach_ends_where_a_band_is_no_longer_above_unrelated(mi: tuple[float, ...], expected: float, above: float) -> None:
     table = pd.DataFrame({"point": "p", "key": ["1", "2", "3-4", "unrelated"], "mi": [*mi, 0.1], "se": 0.01})
     table["first"], table["last"] = [1, 2, 3, np.nan], [1, 2, 4, np.nan]
     row = reach(table).loc["p"]
-    assert row.reach == expected
+    assert (row.reach, row.above) == (expected, above)  # the third band is two distances wide
     assert (row.nearest, row.unrelated) == (mi[0], 0.1)
     np.testing.assert_equal(row.farthest, mi[-1])
 
@@ -52,7 +59,7 @@ def test_reach_ends_where_a_band_is_no_longer_above_unrelated(mi: tuple[float, .
 def test_reach_is_not_known_without_other_texts_and_not_asked_of_labels() -> None:
     table = pd.DataFrame({"point": "p", "key": ["1", "unrelated"], "mi": [0.3, np.nan], "se": [0.01, np.nan]})
     table["first"] = table["last"] = [1, np.nan]
-    assert np.isnan(reach(table).loc["p", "reach"])
+    assert reach(table).loc["p", ["above", "reach"]].isna().all()
     with pytest.raises(InputError, match="not counted by distance"):
         reach(table.assign(key=["word, word", "unrelated"], first=np.nan))
     with pytest.raises(InputError, match="there is no pair of tokens at p"):
@@ -152,6 +159,9 @@ def test_distance_over_corpus_writes_what_it_says_and_goes_on_from_counts(
     for name, row in far.iterrows():
         line = next(line for line in printed.splitlines() if line.startswith(str(name)))
         assert line.split()[1:3] == [f"{row.nearest:.3f}", f"{row.farthest:.3f}"]
+        assert ("at all distances" in line) == (row.above == 1)
+        assert (f"at {100 * row.above:.0f} % of distances" in line) == (row.above < 1)
+        assert ("not neighbours" in line) == (row.reach == 0)
     assert "Errors:   rough ones, from 6 sets of documents" in printed
     assert (out / "over_distance.png").stat().st_size > 5000
     run(*common, "--counts", str(out / "state.safetensors"), "--out", str(tmp_path / "again"))
