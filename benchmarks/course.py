@@ -157,6 +157,33 @@ def distance(model: Any) -> list[Row]:
     for name, row in table.loc[list(_SHOWN)].iterrows():
         values = f"{row.nearest:.3f}, {row.unrelated:.3f} ± {2 * row.unrelated_se:.3f} nats"
         rows.append((f"{name}, 32 passages: neighbours, and tokens of unrelated texts", values))
+    return rows + equal_words(model)
+
+
+def equal_words(model: Any) -> list[Row]:
+    """The same pairs, those of equal tokens apart from the others; and pairs of each text and the next."""
+    readings = [mi_probe.read_text(model, text, hooks=list(_SHOWN[::2])) for text in mi_probe.sample_texts()]
+    standard = mi_probe.Reading.standard_of(readings)
+    pairs = []
+    for one, other in zip(readings, [*readings[1:], readings[0]], strict=True):
+        n = len(one.ids)
+        ids = np.concatenate([one.ids, other.ids])
+        for name in one.values:
+            point = mi_probe.token_pairs(np.concatenate([one.values[name], other.values[name]]), standard=standard[name])
+            i, j = np.triu_indices(len(ids), 1)
+            where = np.where(j < n, np.where(j - i == 1, "near", np.where((j - i > 16) & (j - i <= 64), "far", "")), "other")
+            where = np.where(i >= n, "", where)  # both of the next text, which has its turn
+            pairs.append(pd.DataFrame({"point": name, "where": where, "equal": ids[i] == ids[j], "mi": point.pairs()}))
+    every = pd.concat(pairs)
+    mean = every.groupby(["point", "equal", "where"]).mi.mean()
+    share = 100 * every[every["where"] == "far"].equal.mean()
+    rows = []
+    for name in _SHOWN[::2]:
+        unequal, equal = mean[name, False], mean[name, True]
+        values = f"{unequal['near']:.3f}, {unequal['far']:.3f}, {unequal['other']:.3f} nats"
+        rows.append((f"{name}, unequal tokens: neighbours, 17 to 64 apart, of two texts", values))
+        values = f"{equal['far']:.2f}, {equal['other']:.2f} nats"
+        rows.append((f"{name}, equal tokens, {share:.1f} % of those 17 to 64 apart: these, and of two texts", values))
     return rows
 
 

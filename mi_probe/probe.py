@@ -44,7 +44,8 @@ class Probe:
     Parameters
     ----------
     hooks : str or sequence of str
-        A named set (`NAMED_SETS`), names of hook points, or patterns such as ``"blocks.*.hook_attn_out"``.
+        A named set (`NAMED_SETS`), names of hook points as the model or results have them (``"blocks.3.hook_mlp_out"``,
+        ``"hidden_states.3"``), or patterns such as ``"blocks.*.hook_attn_out"``.
     layers : sequence of int, optional
         Only these members of the sets or patterns, by index; -1 is the last. All, by default.
     when : {"before", "after"}

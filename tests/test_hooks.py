@@ -81,6 +81,18 @@ def test_patterns_names_and_layers_choose_hook_points(tiny: Any) -> None:
     assert names(hooks="blocks.1.attn.hook_z") == ["blocks.1.attn.hook_z"]
 
 
+def test_a_hook_point_may_be_named_as_results_name_it(tiny: Any) -> None:
+    for named in ("hidden_states", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "embed"):
+        for point in resolve(tiny, Probe(hooks=named)):
+            assert resolve(tiny, Probe(hooks=point.key)) == [point]
+    two = Probe(hooks=["hidden_states.3", "hidden_states.0", "hidden_states"], layers=None)
+    assert [p.key for p in resolve(tiny, two)] == ["hidden_states.3", "hidden_states.0", "hidden_states.1", "hidden_states.2"]
+    reading = mi_probe.read_text(tiny, "abcdefgh", hooks=["attn_out.1", "mlp_out.1"])
+    assert list(reading.values) == ["attn_out.1", "mlp_out.1"]
+    meet = Probe(hooks=["hidden_states.0", "mlp_out.2"], pairs="between")
+    assert [p.key for p in resolve(tiny, meet)] == ["hidden_states.0", "mlp_out.2"]
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
@@ -90,6 +102,10 @@ def test_patterns_names_and_layers_choose_hook_points(tiny: Any) -> None:
         ({"layers": [4]}, r"layers \[4\].*0 to 3"),
         ({"hooks": "resid_post", "layers": [-4]}, "layers"),
         ({"hooks": "embed", "layers": [0]}, "no layers"),
+        ({"hooks": "hidden_states.4"}, "of the set 'hidden_states' it has hidden_states.0 to hidden_states.3"),
+        ({"hooks": "embed.0"}, "of the set 'embed' it has embed"),
+        ({"hooks": "hidden_states.1", "layers": [0]}, r"layers \[0\] are not in 'hidden_states.1'"),
+        ({"hooks": "hidden_states.x"}, "did you mean"),
     ],
 )
 def test_what_does_not_exist_is_refused_with_what_does(tiny: Any, kwargs: dict[str, Any], message: str) -> None:

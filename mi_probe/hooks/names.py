@@ -155,6 +155,24 @@ def _members(model: HookedModel, name: str, hook_dict: dict[str, Any]) -> list[P
     return members
 
 
+def _set_of(wanted: str, hook_dict: dict[str, Any]) -> str | None:
+    """The named set that this is, or of which it is a member by its name in results, "hidden_states.3"."""
+    name, _, layer = wanted.partition(".")
+    if wanted in NAMED_SETS or wanted in hook_dict or not layer.isdecimal():
+        return wanted if wanted in NAMED_SETS else None
+    return name if name in NAMED_SETS else None
+
+
+def _named(members: list[Point], wanted: str, named: str) -> list[Point]:
+    """All members of a set, or the one that is meant."""
+    found = [point for point in members if wanted in (named, point.key)]
+    if not found:
+        first, last = members[0].key, members[-1].key
+        has = first if first == last else f"{first} to {last}"
+        raise HookPointError(f"'{wanted}' is not in this model: of the set '{named}' it has {has}.")
+    return found
+
+
 def resolve(model: HookedModel, probe: Probe) -> list[Point]:
     """The hook points of a probe in a model, each once.
 
@@ -176,12 +194,13 @@ def resolve(model: HookedModel, probe: Probe) -> list[Point]:
     hook_dict, n_layers = model.hook_dict, int(model.cfg.n_layers)
     found: list[Point] = []
     for wanted in (probe.hooks,) if isinstance(probe.hooks, str) else probe.hooks:
-        if wanted in NAMED_SETS:
-            members = _of_layers(_members(model, wanted, hook_dict), probe.layers, wanted)
+        named = _set_of(wanted, hook_dict)
+        if named is not None:
+            members = _of_layers(_named(_members(model, named, hook_dict), wanted, named), probe.layers, wanted)
             absent = [p for p in members if not p.is_module and p.hook_name not in hook_dict]
             if absent:
                 parallel = "its blocks have no place between attention and MLP, as where both run in parallel. "
-                why = parallel if wanted == "resid_mid" else ""
+                why = parallel if named == "resid_mid" else ""
                 there = [str(p.layer) for p in members if p not in absent and p.layer is not None]
                 only = f" Of the layers asked for it has {', '.join(there)}." if there else ""
                 raise HookPointError(
