@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mi_probe.errors import InputError, nearest
+from mi_probe.errors import InputError, nearest, several
 from mi_probe.result import MIResult
 from mi_probe.significance import FalseDiscoveries, false_discovery
 
@@ -181,7 +181,9 @@ def rank_trend(distance: ArrayLike, values: ArrayLike, *, alternative: Alternati
     usable = np.isfinite(x) & np.isfinite(y)
     x, y = x[usable], y[usable]
     if len(x) < 3:
-        return RankTrend(_NAN, _NAN, len(x), f"{len(x)} points are too few for a trend: it takes 3")
+        return RankTrend(
+            _NAN, _NAN, len(x), f"{several(len(x), 'point')} {'is' if len(x) == 1 else 'are'} too few for a trend: it takes 3"
+        )
     for name, side in (("distances", x), ("values", y)):
         if np.ptp(side) == 0:
             return RankTrend(_NAN, _NAN, len(x), f"all {len(x)} {name} are equal")

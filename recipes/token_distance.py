@@ -132,7 +132,7 @@ def run(
     each = blocks.drop_duplicates("block")
     differ, strictly, slopes = (int((each[p] <= 0.05).sum()) for p in ("means_q", "means_p_bonferroni", "taus_q"))
     print(f"Both:      means differ in {differ} of {len(each)} blocks (q <= .05; by Bonferroni in {strictly}), tau in {slopes}.")
-    for note in sorted(set(blocks.note) - {""}):
+    for note in sorted({*blocks.note, *(note for point in result.values() for note in point.notes)} - {""}):
         print(f"Note:      {note}.")
     print("Caution:   pairs share tokens, and attention and MLP are of the same pairs. All p-values but Mantel's, which")
     print("           deals out the places of the tokens anew, take them to be independent. And it is one text.")

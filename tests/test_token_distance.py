@@ -96,7 +96,7 @@ def test_tokens_that_share_more_with_all_others_fool_kendalls_p_and_not_mantels(
 
 
 def test_what_mantel_cannot_tell_has_a_note_and_what_is_wrong_is_refused() -> None:
-    assert comparison.mantel([1, 5], [0.3]).note.startswith("1 points are too few")
+    assert comparison.mantel([1, 5], [0.3]).note.startswith("1 point is too few")
     assert comparison.mantel([1, 5, 9], [0.3, 0.3, 0.3]).note == "all 3 values are equal"
     gap = comparison.mantel([1, 5, 9, 20], [0.3, np.nan, 0.2, 0.1, 0.4, 0.2])
     assert (gap.n, np.isnan(gap.p), np.isnan(gap.tau)) == (5, True, False)
@@ -224,7 +224,8 @@ def test_a_single_pair_is_drawn_and_the_words_say_that_it_has_no_trend(
 ) -> None:
     call("run", "token_distance", "--model", str(roomy_folder), "--text", "a b c b", "--word", "b", "--out", str(tmp_path))
     printed = capsys.readouterr().out
-    assert "Note:      1 points are too few for a trend: it takes 3." in printed
+    assert "Note:      1 point is too few for a trend: it takes 3." in printed
+    assert "Note:      7 tokens were standardised by themselves" in printed
     assert "nan" not in printed
     blocks = pd.read_csv(tmp_path / "blocks.csv")
     assert len(blocks) == 6
