@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "BinningError",
@@ -22,6 +23,7 @@ __all__ = [
     "RoomError",
     "Stopped",
     "StoreError",
+    "at_point",
     "nearest",
     "require_point",
     "several",
@@ -114,6 +116,23 @@ def require_point(name: str, names: Iterable[str]) -> None:
     names = list(names)
     if name not in names:
         raise PointError(f"there is no hook point '{name}'{nearest(name, names)}; there are {', '.join(names)}.")
+
+
+@contextmanager
+def at_point(name: str, kind: type[MIProbeError] | None = None) -> Iterator[None]:
+    """Name the hook point in the error of what is done there, and raise it as another kind if one is given.
+
+    Examples
+    --------
+    >>> with at_point("hidden_states.3"):
+    ...     raise InputError("nothing varies.")
+    Traceback (most recent call last):
+    mi_probe.errors.InputError: at hook point 'hidden_states.3', nothing varies.
+    """
+    try:
+        yield
+    except (InputError, MergeError) as error:
+        raise (kind or type(error))(f"at hook point '{name}', {error}") from None
 
 
 def several(n: int, what: str) -> str:

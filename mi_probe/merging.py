@@ -11,7 +11,7 @@ from typing import Any
 
 from mi_probe import store
 from mi_probe.coverage import Part, absent, described, newer, parts_from, totals_of
-from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, OverlapError, StoreError
+from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, OverlapError, StoreError, several
 from mi_probe.state import SAME_MODEL, ProbeState
 
 __all__ = ["merge_files"]
@@ -90,7 +90,7 @@ def merge_files(
         del state  # before the next is read
     assert total is not None
     total.save(out)
-    say(f"merged {len(paths)} {'file' if len(paths) == 1 else 'files'} into {out}: {_summary(total)}")
+    say(f"merged {several(len(paths), 'file')} into {out}: {_summary(total)}")
     unfinished = [part for part in total.parts if not part.complete]
     if unfinished:
         warnings.warn(
@@ -107,7 +107,8 @@ def merge_files(
 
 def _summary(state: ProbeState) -> str:
     totals = totals_of(state.run)
-    said = [f"{state.tokens_seen:,} tokens", *(f"{n:,.10g} {name if n != 1 else name[:-1]}" for name, n in totals.items() if n)]
+    summed = [f"{n:,.10g} {name.removesuffix('s') if n == 1 else name}" for name, n in totals.items() if n]
+    said = [several(state.tokens_seen, "token"), *summed]
     return "; ".join([", ".join(said), *described(state.parts)])
 
 

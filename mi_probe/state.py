@@ -20,7 +20,7 @@ from mi_probe import store
 from mi_probe.binning import Binning
 from mi_probe.counts import JointCounts
 from mi_probe.coverage import Part, calibration_of_both, parts_from, run_of_both, together, totals_of
-from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, StoreError, several
+from mi_probe.errors import InputError, MergeError, MIProbeError, MIProbeWarning, StoreError, at_point, several
 from mi_probe.estimation import estimate_point
 from mi_probe.estimators import Correction
 from mi_probe.footprint import Run, refuse_unless_it_fits
@@ -271,10 +271,8 @@ class ProbeState:
             if numbers is None:
                 numbers = self._new_documents(point, texts)
             places = Places.of_batch(chosen, shape[-2], numbers, position, labels=named)
-            try:
+            with at_point(point):
                 completed = stream.completed_by(prepared, places)
-            except InputError as error:
-                raise InputError(f"at '{point}', {error}") from None
             stream.commit(prepared, places, completed)
             self.streams[point] = stream
             if any(left_out.values()):
@@ -492,10 +490,8 @@ class ProbeState:
             if name not in expected or (mine and name not in theirs):
                 raise MergeError(f"hook point '{name}' is in one state only.")
         for name, stream in mine.items():
-            try:
+            with at_point(name):
                 stream.read().require_same(theirs[name].read())
-            except MergeError as error:
-                raise MergeError(f"at hook point '{name}', {error}") from None
 
         facts = self._facts_with(other)
         for stream in (*theirs.values(), *mine.values()):
@@ -732,10 +728,8 @@ class ProbeState:
 
 def _read(name: str, stream: PointStream) -> PointCounts:
     """Edges and counts as of now, with the hook point's name if there can be none."""
-    try:
+    with at_point(name):
         return stream.read()
-    except InputError as error:
-        raise InputError(f"at '{name}', {error}") from None
 
 
 def _token_ids(values: Any) -> list[int] | None:

@@ -40,10 +40,10 @@ def started(module: str, size: int, what: str, *arguments: object) -> list[subpr
     ]
 
 
-def ended(processes: list[subprocess.Popen[str]], timeout: float = 400) -> list[tuple[int, str]]:
+def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
     """How each ended, and what it said."""
     try:
-        said = [process.communicate(timeout=timeout)[0] for process in processes]
+        said = [process.communicate(timeout=400)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -95,6 +95,17 @@ def test_a_sum_of_sums_is_the_sum_and_may_replace_one_of_its_files(files: Files,
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.parametrize(("documents", "words"), [(1, "1 document"), (2, "2 documents")])
+def test_merge_says_what_each_file_and_the_sum_hold(documents: int, words: str, tmp_path: Path) -> None:
+    state = ProbeState(Probe(bins=3))
+    state.update("x", np.arange(40.0).reshape(20, 2))
+    state.run = {"totals": {"documents": documents}}
+    state.save(tmp_path / "a")
+    said: list[str] = []
+    merge_files([tmp_path / "a"], tmp_path / "all", say=said.append)
+    assert said == [f"  {tmp_path / 'a'}: 20 tokens, {words}", f"merged 1 file into {tmp_path / 'all'}: 20 tokens, {words}"]
+
+
 def bad_files(files: Files, folder: Path) -> dict[str, tuple[list[Path], type[MIProbeError], str]]:
     """By name: files that may not be merged, the error, and what it says."""
     first, second, _ = files.shards

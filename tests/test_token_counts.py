@@ -428,12 +428,12 @@ def test_dimensions_that_do_not_vary_are_in_no_pair_with_edges_of_its_own_and_gi
     by_list.update("x", np.concatenate([np.insert(x, [3, 16, 16, 36], 5.0, axis=1) for x in texts]))
     assert by_list.binnings["x"].names == tuple(str(k) for k in range(2, 30) if k not in dead)
     nothing = ProbeState(what)
-    with pytest.raises(InputError, match=r"at 'x', .* over the 100 that edges are fitted on no dimension varies"):
+    with pytest.raises(InputError, match=r"at hook point 'x', .* over the 100 that edges are fitted on no dimension varies"):
         nothing.update("x", np.ones((100, 40)))
     nothing.update("x", np.ones((50, 40)))
-    with pytest.raises(InputError, match=r"at 'x', .* over the 50 that edges"):
+    with pytest.raises(InputError, match=r"at hook point 'x', .* over the 50 that edges"):
         nothing.estimate_token_pairs()
-    with pytest.raises(InputError, match=r"at 'x', .* over the 50 that edges"):
+    with pytest.raises(InputError, match=r"at hook point 'x', .* over the 50 that edges"):
         nothing.save("nowhere.safetensors")
 
 

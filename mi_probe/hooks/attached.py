@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe.binning import Binning
-from mi_probe.errors import HookPointError, InputError, MemoryRefusedError
+from mi_probe.errors import HookPointError, InputError, MemoryRefusedError, at_point
 from mi_probe.footprint import Run, refuse_unless_device_has_room, refuse_unless_it_fits
 from mi_probe.given import checked_labels, require_labels
 from mi_probe.hooks.arguments import has_own_numbers
@@ -482,11 +482,9 @@ class AttachedProbe(ProbeState):
             return
         if misfit:
             raise HookPointError(f"{misfit}.")
-        try:
+        with at_point(self.points[key], HookPointError):
             rows = rows_of(activation, batch, self._stays)
             prepared = {use: self.streams[use[0]].prepare(rows, use[1]) for use in uses}
-        except InputError as error:
-            raise HookPointError(f"at hook point '{self.points[key]}', {error}") from None
         before = batch.taken.get(uses[0])
         if wanted is None and before is not None and not batch.same(before, prepared[uses[0]]):
             self._warn(
@@ -535,10 +533,8 @@ class AttachedProbe(ProbeState):
         places = choice.places(self._documents_of(run, rows), self._texts_of(run, rows), labels)
         completed: dict[str, PointCounts | None] = {}
         for key, prepared in taken.items():
-            try:
+            with at_point(key):
                 completed[key] = self.streams[key].completed_by(prepared, places)
-            except InputError as error:
-                raise InputError(f"at hook point '{key}', {error}") from None
         try:
             if self.share is None:
                 for key, prepared in taken.items():

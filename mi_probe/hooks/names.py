@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi_probe.binning import Binning
-from mi_probe.errors import HookPointError, InputError, nearest
+from mi_probe.errors import HookPointError, InputError, at_point, nearest
 from mi_probe.probe import NAMED_SETS, Probe
 from mi_probe.subset import Dimensions, Width, name_between
 from mi_probe.tokencounts import require_dimensions
@@ -158,9 +158,8 @@ def _members(model: HookedModel, name: str, hook_dict: dict[str, Any]) -> list[P
 def _set_of(wanted: str, hook_dict: dict[str, Any]) -> str | None:
     """The named set that this is, or of which it is a member by its name in results, "hidden_states.3"."""
     name, _, layer = wanted.partition(".")
-    if wanted in NAMED_SETS or wanted in hook_dict or not layer.isdecimal():
-        return wanted if wanted in NAMED_SETS else None
-    return name if name in NAMED_SETS else None
+    member = layer.isdecimal() and wanted not in hook_dict
+    return name if name in NAMED_SETS and (member or wanted == name) else None
 
 
 def _named(members: list[Point], wanted: str, named: str) -> list[Point]:
@@ -330,12 +329,10 @@ def require_enough(probe: Probe, widths: Mapping[str, int | str]) -> None:
     """Raise `HookPointError` if a hook point of known width has fewer dimensions, or pairs, than the probe asks for."""
     for key, width in widths.items():
         if isinstance(width, int):
-            try:
+            with at_point(key, HookPointError):
                 probe.subset.columns(width)
                 if probe.extras.tokens is not None:
                     require_dimensions(probe.subset.size(width)[0], probe.extras.tokens)
-            except InputError as error:
-                raise HookPointError(f"at hook point '{key}', {error}") from None
 
 
 def _layer(name: str) -> int | None:
